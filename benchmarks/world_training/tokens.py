@@ -1,0 +1,53 @@
+"""Captions as CLIP token ids, with the owner of every token."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import open_clip
+import torch
+from torch import Tensor
+
+from ice_core.world.captions import BACKGROUND, Caption
+from ice_core.world.scenes import MAX_OBJECTS
+
+CONTEXT, START, END = 77, 49406, 49407
+_TOKENIZER = open_clip.SimpleTokenizer()
+
+
+@lru_cache(maxsize=4096)
+def _pieces(word: str) -> tuple[int, ...]:
+    return tuple(_TOKENIZER.encode(word))
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """ids [B, 77], padded with the end token as Stable Diffusion 1 does; owners [B, 77, 4]: which of
+    the objects 0..2 and the ground (3) each token speaks of, 0 or 1."""
+
+    ids: Tensor
+    owners: Tensor
+
+
+def tokenize(captions: Sequence[Caption]) -> Tokens:
+    ids = torch.full((len(captions), CONTEXT), END, dtype=torch.long)
+    owners = torch.zeros(len(captions), CONTEXT, MAX_OBJECTS + 1)
+    ids[:, 0] = START
+    for row, text in enumerate(captions):
+        at = 1
+        for word in text.words:
+            for piece in _pieces(word.text):
+                if at >= CONTEXT - 1:
+                    break
+                ids[row, at] = piece
+                for owner in word.owners:
+                    owners[row, at, MAX_OBJECTS if owner == BACKGROUND else owner] = 1
+                at += 1
+    return Tokens(ids, owners)
+
+
+def empty() -> Tokens:
+    """The empty prompt, [1, 77]: what guidance steers away from."""
+    return tokenize([Caption((), (), None)])

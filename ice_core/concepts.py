@@ -1,0 +1,110 @@
+"""The values that flow through the house: found concepts, and learned ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ice_core.backbone import Token
+
+
+@dataclass(frozen=True)
+class Concept:
+    """One object found in a picture. key: unique name ("ball", "ball-2"); mask: [H, W] bool, CPU;
+    score: confidence in 0..1 (1 where the user gave the mask)."""
+
+    key: str
+    label: str
+    mask: Tensor
+    score: float
+
+    @property
+    def area(self) -> float:
+        """Share of the picture in 0..1."""
+        return self.mask.float().mean().item()
+
+    @property
+    def box(self) -> tuple[int, int, int, int]:
+        """Left, top, right, bottom in pixels, right and bottom exclusive."""
+        rows, columns = self.mask.any(1).nonzero()[:, 0], self.mask.any(0).nonzero()[:, 0]
+        if not len(rows):
+            return (0, 0, 0, 0)
+        return (int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)
+
+
+@dataclass(frozen=True)
+class ConceptSet:
+    """A picture [3, H, W] in 0..1 and what was found in it; background: [H, W] bool, explained ground."""
+
+    image: Tensor
+    concepts: tuple[Concept, ...]
+    background: Tensor
+
+    @property
+    def unexplained(self) -> float:
+        """Share of the picture that neither a concept nor the background covers."""
+        covered = self.background.clone()
+        for concept in self.concepts:
+            covered |= concept.mask
+        return 1 - covered.float().mean().item()
+
+
+def unique_key(label: str, taken: Mapping[str, object] | set[str]) -> str:
+    """"ball", then "ball-2", "ball-3", ...: names that can be typed in a prompt."""
+    base = "-".join(label.lower().split())
+    key, n = base, 1
+    while key in taken:
+        n += 1
+        key = f"{base}-{n}"
+    return key
+
+
+@dataclass(frozen=True)
+class LearnedConcept:
+    """Tokens of one object: instance s_i and object o_i of phase 1, one intrinsic a_{i,k} per axis.
+
+    Token names are `<key>.instance`, `<key>.object` and `<key>.<axis>`.
+    """
+
+    key: str
+    label: str
+    instance: Token
+    object: Token
+    intrinsics: Mapping[str, Token]
+
+    @property
+    def tokens(self) -> dict[str, Token]:
+        """Every token by its name."""
+        every = (self.instance, self.object, *self.intrinsics.values())
+        return {token.name: token for token in every}
+
+
+@dataclass(frozen=True)
+class LearnedConcepts:
+    """All objects of one picture, with what made them."""
+
+    concepts: tuple[LearnedConcept, ...]
+    axes: tuple[str, ...]
+    base_name: str
+    base_fingerprint: str
+    architecture: str
+    seed: int
+    steps: int
+
+    @property
+    def tokens(self) -> dict[str, Token]:
+        """Every token by its name, `<key>.<instance | object | axis>`."""
+        return {name: token for c in self.concepts for name, token in c.tokens.items()}
+
+
+def mean_row(rows: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """One row [1, D] per encoder: the rule for words of several tokens is their mean."""
+    return {name: value.mean(0, keepdim=True) for name, value in rows.items()}
+
+
+def unit(features: Tensor) -> Tensor:
+    """L2-normalised along the last dimension."""
+    return torch.nn.functional.normalize(features.float(), dim=-1)

@@ -1,0 +1,1 @@
+"""The bundled rendered world: seeded scenes with ground truth, and the small model trained on them."""
