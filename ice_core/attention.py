@@ -59,8 +59,4 @@ class AttentionRecorder:
 
     def recorded(self, kind: Kind) -> dict[Size, Tensor]:
         """Mean maps by activation size: [B, Q, K] (self: K = Q; cross: K = tokens or columns)."""
-        return {
-            size: total / self._counts[k, size]
-            for (k, size), total in self._sums.items()
-            if k == kind
-        }
+        return {size: total / self._counts[k, size] for (k, size), total in self._sums.items() if k == kind}

@@ -53,7 +53,7 @@ class ConceptSet:
 
 
 def unique_key(label: str, taken: Mapping[str, object] | set[str]) -> str:
-    """"ball", then "ball-2", "ball-3", ...: names that can be typed in a prompt."""
+    """ "ball", then "ball-2", "ball-3", ...: names that can be typed in a prompt."""
     base = "-".join(label.lower().split())
     key, n = base, 1
     while key in taken:

@@ -52,9 +52,7 @@ def _black_out(
     return image * ~black, visible, not ground_gone
 
 
-def _batch(
-    data: RenderedSet, rng: random.Random
-) -> tuple[Tensor, list[Caption], Tensor]:
+def _batch(data: RenderedSet, rng: random.Random) -> tuple[Tensor, list[Caption], Tensor]:
     """Pictures [B, 3, 128, 128], captions (2 B with hard negatives), truth [B, T] bool."""
     pictures: list[Tensor] = []
     seen: list[tuple[Scene, tuple[int, ...], bool]] = []

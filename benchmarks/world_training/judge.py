@@ -47,8 +47,7 @@ def train(data: RenderedSet, steps: int, device: torch.device) -> Judge:
         x = _augment(data.images[picked].float() / 255, rng).to(device)
         logits = judge(x)
         loss = sum(
-            F.cross_entropy(logits[a], targets[a][picked].to(device), label_smoothing=0.02)
-            for a in JUDGED
+            F.cross_entropy(logits[a], targets[a][picked].to(device), label_smoothing=0.02) for a in JUDGED
         )
         assert isinstance(loss, Tensor)
         optimizer.zero_grad()

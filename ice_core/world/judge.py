@@ -47,8 +47,7 @@ class Judge(nn.Module):
         """The most probable value per axis of each picture."""
         best = {axis: logits.argmax(-1).tolist() for axis, logits in self(images).items()}
         return [
-            {axis: JUDGED[axis][index[row]] for axis, index in best.items()}
-            for row in range(len(images))
+            {axis: JUDGED[axis][index[row]] for axis, index in best.items()} for row in range(len(images))
         ]
 
 

@@ -206,9 +206,7 @@ _SDF: dict[str, Callable[[Tensor], Tensor]] = {
 _REST_HEIGHT = {"ball": 0.92, "cube": 0.65, "cylinder": 0.80, "cone": 0.62, "ring": 0.93}
 
 
-def _trace(
-    item: SceneObject, origin: Tensor, rays: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _trace(item: SceneObject, origin: Tensor, rays: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Sphere tracing inside the bounding sphere: ray indices, depths, local points, local normals."""
     radius = item.size * 1.15
     to = _center(item) - origin
@@ -243,14 +241,14 @@ def _pattern(item: SceneObject, p: Tensor) -> Tensor:
     elif item.pattern == "checked":
         wave = (p * 6.0 + 0.8).sin().prod(-1) * 3
     else:
-        cell = (p * 2.35 + 0.5) % 1 - 0.5
+        # A cube's faces must cut the lattice through the middle of its dots, not between them.
+        spacing = 0.325 if item.kind == "cube" else 0.425
+        cell = (p / spacing + 0.5) % 1 - 0.5
         wave = (0.37 - cell.norm(dim=-1)) * 6
     return (wave * 6).sigmoid()
 
 
-def _shade(
-    item: SceneObject, local: Tensor, normal: Tensor, rays: Tensor, light: Tensor
-) -> Tensor:
+def _shade(item: SceneObject, local: Tensor, normal: Tensor, rays: Tensor, light: Tensor) -> Tensor:
     """Color and opacity [n, 4] of surface points with local normals [n, 3], seen along world rays."""
     n = normal @ _turn(item)
     paint = _pattern(item, local)[:, None]

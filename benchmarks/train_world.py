@@ -1,0 +1,110 @@
+"""Train every model of the bundled world from nothing, and write the files that the package ships.
+
+    python benchmarks/train_world.py                      # everything, resumable at any point
+    python benchmarks/train_world.py --only unet --unet-steps 40000
+
+Each stage keeps its state in --folder and goes on where it stopped. With an accelerator raise the
+step counts; on two CPU cores the defaults take some hours.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL
+from safetensors.torch import save_file
+from world_training import clip, denoiser, judge, vae
+from world_training.checkpoint import load_state, save_state
+from world_training.data import RenderedSet, judge_set, training_set
+
+from ice_core.standalone.ldm import text_state_from_open_clip, to_original_layout
+from ice_core.world.architecture import METADATA, VAE_CONFIG
+from ice_core.world.bundled import CLIP_FILE, MODEL_FILE, WEIGHTS
+from ice_core.world.judge import WEIGHTS as JUDGE_FILE
+
+STAGES = ("vae", "clip", "judge", "unet", "export")
+
+
+def _latents(
+    folder: Path, autoencoder: AutoencoderKL, data: RenderedSet, device: torch.device
+) -> torch.Tensor:
+    """Latents of the training set under the calibrated autoencoder, made once."""
+    path = folder / "latents.pt"
+    if state := load_state(path):
+        return state["latents"]
+    latents = vae.encode_all(autoencoder, data.images, device)
+    save_state(path, {"latents": latents})
+    return latents
+
+
+def _calibrated_vae(folder: Path, data: RenderedSet, steps: int, device: torch.device) -> AutoencoderKL:
+    path = folder / "vae-final.pt"
+    if state := load_state(path):
+        model = AutoencoderKL(**VAE_CONFIG)
+        model.load_state_dict(state["model"])
+        return model.to(device, memory_format=torch.channels_last).eval()
+    model = vae.train(folder, data, steps, device)
+    vae.calibrate(model, data, device)
+    save_state(path, {"model": model.state_dict()})
+    return model
+
+
+def _half(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {k: v.detach().cpu().half().contiguous() for k, v in state.items() if v.is_floating_point()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--folder", type=Path, default=Path("world-training"))
+    parser.add_argument("--only", choices=STAGES, nargs="+", default=STAGES)
+    parser.add_argument("--scenes", type=int, default=12288)
+    parser.add_argument("--judge-scenes", type=int, default=6144)
+    parser.add_argument("--vae-steps", type=int, default=2200)
+    parser.add_argument("--clip-steps", type=int, default=520)
+    parser.add_argument("--judge-steps", type=int, default=1200)
+    parser.add_argument("--unet-steps", type=int, default=5000)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads, 0 for all cores")
+    args = parser.parse_args()
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    device, folder = torch.device(args.device), args.folder
+    WEIGHTS.mkdir(exist_ok=True)
+
+    if "judge" in args.only:
+        data = judge_set(folder, args.judge_scenes)
+        held_out = 512
+        train = RenderedSet(data.scenes[held_out:], data.images[held_out:], data.masks[held_out:])
+        test = RenderedSet(data.scenes[:held_out], data.images[:held_out], data.masks[:held_out])
+        model = judge.train(train, args.judge_steps, device)
+        print("judge on held-out renders:", judge.accuracy(model, test, device))
+        save_file({k: v.cpu().contiguous() for k, v in model.state_dict().items()}, JUDGE_FILE)
+    if set(args.only) <= {"judge"}:
+        return
+
+    data = training_set(folder, args.scenes)
+    if set(args.only) & {"vae", "unet", "export"}:
+        autoencoder = _calibrated_vae(folder, data, args.vae_steps, device)
+    if set(args.only) & {"clip", "unet", "export"}:
+        towers = clip.train(folder, data, args.clip_steps, device)
+    if set(args.only) & {"unet", "export"}:
+        latents = _latents(folder, autoencoder, data, device)
+        steps = args.unet_steps if "unet" in args.only else 0
+        unet = denoiser.train(folder, data, latents, towers, steps, device)
+    if "export" in args.only:
+        towers_state = towers.state_dict()
+        text = text_state_from_open_clip(towers_state)
+        save_file(_half(to_original_layout(unet, autoencoder, text)), MODEL_FILE, METADATA)
+        image = {k: v for k, v in towers_state.items() if k.startswith("visual.")}
+        image |= {k: towers_state[k] for k in ("text_projection", "logit_scale")}
+        save_file(
+            {k: v.detach().cpu().half() if v.is_floating_point() else v for k, v in image.items()}, CLIP_FILE
+        )
+        for path in (MODEL_FILE, CLIP_FILE, JUDGE_FILE):
+            print(f"{path.name}: {path.stat().st_size / 2**20:.1f} MiB")
+
+
+if __name__ == "__main__":
+    main()

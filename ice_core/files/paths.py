@@ -1,0 +1,102 @@
+"""Where files go, and how they get there whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import secrets
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from ice_core.errors import IceError
+
+_DRIVE = re.compile(r"^[A-Za-z]:")
+
+
+def atomic_write(path: Path, data: bytes | str) -> Path:
+    """Write a file so that a crash leaves the old one or the new one, never half of one.
+
+    The bytes (text as UTF-8) go to a temporary file in the same folder, reach the disk, and take the
+    name in one step. Returns `path`. Raises IceError when the folder cannot be written.
+    """
+    path = Path(path)
+    data = data.encode() if isinstance(data, str) else data
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(part, "xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            part.unlink()
+        if isinstance(error, OSError):
+            reason = error.strerror or str(error)
+            raise IceError(f"cannot write {path}: {reason}; choose another folder") from error
+        raise
+    return path
+
+
+def safe_path(folder: Path, name: str) -> Path:
+    """`folder / name`, or IceError when that would leave the folder or could not be typed in a prompt.
+
+    Refused: empty names, `..`, absolute paths, drive letters, NUL and other control characters, spaces,
+    commas, and links that lead out of the folder. Subfolders ("ice/ball_color") are fine.
+    """
+    parts = re.split(r"[/\\]", name)
+    if not name or any(part in ("", ".", "..") for part in parts) or _DRIVE.match(name):
+        raise IceError(f"the name {name!r} leaves the output folder; use a plain name such as 'ball'")
+    if any(ord(c) < 32 or ord(c) == 127 or c in ' ,:*?"<>|' or c.isspace() for c in name):
+        raise IceError(
+            f"the name {name!r} cannot be used in a prompt or as a file; "
+            'leave out spaces, commas and any of : * ? " < > |'
+        )
+    path = Path(folder, *parts)
+    try:
+        inside = path.resolve().is_relative_to(Path(folder).resolve())
+    except (OSError, RuntimeError) as error:
+        raise IceError(f"cannot follow the name {name!r} in {folder}: {error}") from error
+    if not inside:
+        raise IceError(f"the name {name!r} leads out of {folder} through a link; remove the link")
+    return path
+
+
+def free_path(path: Path) -> Path:
+    """`path` itself, or the first of "name-2.png", "name-3.png", ... that does not exist yet."""
+    path = Path(path)
+    candidate, n = path, 1
+    while candidate.exists() or candidate.is_symlink():
+        n += 1
+        candidate = path.with_name(f"{path.stem}-{n}{path.suffix}")
+    return candidate
+
+
+def free_folder(path: Path, names: Sequence[str], taken: Sequence[Path] = ()) -> Path:
+    """`path` (made absolute), or the first of "path-2", "path-3", ... that could be written to freely.
+
+    That is a folder that has none of `names`, and is none of `taken`.
+    """
+    path = Path(path).resolve()
+    candidate, n = path, 1
+    while candidate in taken or any((candidate / name).exists() for name in names):
+        n += 1
+        candidate = path.with_name(f"{path.name}-{n}")
+    return candidate
+
+
+def check_writable(folder: Path) -> None:
+    """Raise IceError unless files could be written to the folder, which need not exist; it is not made."""
+    existing = Path(folder).resolve()
+    while not existing.exists() and existing != existing.parent:
+        existing = existing.parent
+    try:
+        # Permission bits do not tell for shares, containers and full disks: only writing does.
+        with tempfile.NamedTemporaryFile(dir=existing, prefix=".ice-"):
+            pass
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise IceError(f"cannot write to {folder}: {reason}; choose another folder with --out") from error

@@ -1,0 +1,118 @@
+"""The folder of one extraction: what lies where, and what is needed to go on after an interruption."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from ice_core.concepts import Concept, ConceptSet
+from ice_core.errors import IceError
+from ice_core.files.paths import atomic_write
+from ice_core.training.state import TrainingState
+
+RUN_FILE = "run.json"
+
+
+@dataclass(frozen=True)
+class RunStart:
+    """What a run was started with. settings: ExtractionSettings as plain data; source: where picture and
+    base model come from, for the command line; date: ISO 8601."""
+
+    title: str
+    date: str
+    version: str
+    base_name: str
+    base_fingerprint: str
+    settings: Mapping[str, Any]
+    source: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class History:
+    """Losses of each step so far, by name, and seconds spent per stage."""
+
+    losses: tuple[Mapping[str, float], ...] = ()
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+    def columns(self, without: Sequence[str] = ()) -> dict[str, list[float]]:
+        """Losses by name, in order of appearance; NaN where a step had none of that name."""
+        names = dict.fromkeys(name for step in self.losses for name in step if name not in without)
+        return {name: [step.get(name, float("nan")) for step in self.losses] for name in names}
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Names of the files of a run, and the reading and writing of those that it goes on from."""
+
+    path: Path
+
+    @property
+    def embeddings(self) -> Path:
+        return self.path / "embeddings"
+
+    @property
+    def picture(self) -> Path:
+        return self.path / "input.png"
+
+    @property
+    def started(self) -> bool:
+        """Whether there is something to go on from."""
+        return (self.path / RUN_FILE).exists()
+
+    def save_start(self, start: RunStart, concepts: ConceptSet) -> None:
+        """Write what was found, then `run.json`, whose presence means that the run can go on.
+
+        Masks are kept at working size, as packed bytes, because PNG masks at the picture's size do not
+        always lead back to the same pixels.
+        """
+        image = concepts.image.float().cpu().contiguous()
+        tensors = {"background": concepts.background.byte(), "image": image}
+        tensors |= {f"mask/{c.key}": c.mask.byte() for c in concepts.concepts}
+        found = [{"key": c.key, "label": c.label, "score": c.score} for c in concepts.concepts]
+        atomic_write(self.path / "concepts.safetensors", save(tensors, {"ice.concepts": json.dumps(found)}))
+        atomic_write(self.path / RUN_FILE, json.dumps(asdict(start), indent=2, ensure_ascii=False) + "\n")
+
+    def load_start(self) -> tuple[RunStart, ConceptSet]:
+        """What `save_start` wrote. Raises IceError when there is no run or it is damaged."""
+        if not self.started:
+            raise IceError(f"there is no run to resume in {self.path}; give the folder of an extraction")
+        try:
+            plain = json.loads((self.path / RUN_FILE).read_text(encoding="utf-8"))
+            start = RunStart(**{**plain, "notes": tuple(plain["notes"])})
+            with safe_open(self.path / "concepts.safetensors", framework="pt") as file:
+                found = json.loads(file.metadata()["ice.concepts"])
+                concepts = tuple(Concept(mask=file.get_tensor(f"mask/{c['key']}").bool(), **c) for c in found)
+                background, image = file.get_tensor("background").bool(), file.get_tensor("image")
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+            raise IceError(f"the run in {self.path} cannot be resumed: {error}; extract again") from error
+        return start, ConceptSet(image, concepts, background)
+
+    def save_progress(self, state: TrainingState, history: History) -> None:
+        """Write where training stands; a crash in between leaves a history that is merely too long."""
+        self.save_history(history)
+        state.save(self.path / "training.safetensors")
+
+    def save_history(self, history: History) -> None:
+        atomic_write(self.path / "history.json", json.dumps(asdict(history)) + "\n")
+
+    def load_progress(self) -> tuple[TrainingState | None, History]:
+        """State and history of the last snapshot; None and an empty history when there was none."""
+        history_file, state_file = self.path / "history.json", self.path / "training.safetensors"
+        history = History()
+        if history_file.exists():
+            try:
+                plain = json.loads(history_file.read_text(encoding="utf-8"))
+                history = History(tuple(plain["losses"]), plain["seconds"])
+            except (OSError, KeyError, TypeError, ValueError) as error:
+                raise IceError(f"{history_file} is damaged: {error}; extract again") from error
+        if not state_file.exists():
+            return None, History((), history.seconds)
+        state = TrainingState.load(state_file)
+        return state, History(history.losses[: state.step], history.seconds)

@@ -1,0 +1,1 @@
+"""Stage One, step 1: which words explain a picture."""

@@ -1,0 +1,56 @@
+"""Settings of the attention segmentor."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from ice_core.errors import IceError
+
+Method = Literal["clusters", "propagation"]
+
+
+@dataclass(frozen=True)
+class SegmentationConfig:
+    """ICE (arXiv 2503.19902, section 3.1) with the attention clustering of DiffSeg (arXiv 2308.12469).
+
+    method: "clusters" labels regions of similar self-attention by a vote of the words' maps;
+        "propagation" spreads the words' maps along self-attention and compares them at every pixel.
+    timestep: how much noise the picture gets, of the model's 1000 steps.
+    draws, flip: maps are averaged over this many noise draws, and over the mirrored picture.
+    anchors, tau, rounds, kmeans: clusters; anchors per side, largest symmetric KL distance (nats) at
+        which two maps are merged, rounds of merging, rounds of k-means after them.
+    power, sharpness: propagation; how often the maps are spread, and the exponent that makes
+        self-attention more decided first (1 leaves it).
+    balance: 1 compares words by L2-normalised maps as the paper does, 0 by their plain share of
+        attention. In between (ours), a word that is nowhere does not win because its map is flat.
+    guide: radius of the edge-aware filter that fits the maps to the picture, in attention cells;
+        0 turns it off.
+    """
+
+    method: Method = "propagation"
+    timestep: int = 150
+    draws: int = 2
+    flip: bool = True
+    anchors: int = 16
+    tau: float = 1.1
+    rounds: int = 3
+    kmeans: int = 0
+    power: int = 2
+    sharpness: float = 1.0
+    balance: float = 0.5
+    guide: float = 0.75
+
+    def __post_init__(self) -> None:
+        if self.method not in get_args(Method):
+            known = " or ".join(get_args(Method))
+            raise IceError(f"unknown segmentation method {self.method!r}; choose {known}")
+        for name in ("draws", "anchors", "rounds"):
+            if not getattr(self, name) >= 1:
+                raise IceError(f"segmentation {name} is {getattr(self, name)}; it must be at least 1")
+        for name in ("timestep", "kmeans", "power", "balance", "guide"):
+            if not getattr(self, name) >= 0:
+                raise IceError(f"segmentation {name} is {getattr(self, name)}; it must not be negative")
+        for name in ("tau", "sharpness"):
+            if not getattr(self, name) > 0:
+                raise IceError(f"segmentation {name} is {getattr(self, name)}; it must be above 0")

@@ -1,0 +1,21 @@
+"""Stage Two: tokens that look like the objects of one picture, and like one property of each."""
+
+from ice_core.training.config import TrainingConfig
+from ice_core.training.events import Finished, Snapshot, StepDone, TrainingEvent
+from ice_core.training.inversion import InversionConfig, Inverted, invert
+from ice_core.training.state import TrainingState, learned_so_far
+from ice_core.training.trainer import train
+
+__all__ = [
+    "Finished",
+    "InversionConfig",
+    "Inverted",
+    "Snapshot",
+    "StepDone",
+    "TrainingConfig",
+    "TrainingEvent",
+    "TrainingState",
+    "invert",
+    "learned_so_far",
+    "train",
+]

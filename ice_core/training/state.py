@@ -1,0 +1,206 @@
+"""Where training stands, as a value: enough to go on to the same numbers, in one safetensors file."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from ice_core.backbone import Backbone, Token
+from ice_core.concepts import ConceptSet, LearnedConcept, LearnedConcepts, mean_row
+from ice_core.errors import IceError
+from ice_core.files.paths import atomic_write
+from ice_core.training.config import TrainingConfig
+
+_FORMAT = "ice-training-1"
+_RNG_BYTES = len(torch.Generator().get_state())
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """State after `step` steps; every tensor is a copy on the CPU.
+
+    concepts: (key, label) of each object, in the picture's order; tokens: by name, `<key>.instance`,
+    `<key>.object` and, once phase 2 has begun, `<key>.<axis>`; moments: AdamW's, by
+    `<token>/<encoder>/<exp_avg | exp_avg_sq | step>`, of the current phase's tokens; generator: state of
+    the random generator [bytes]; picture: hash of the picture that is learned from.
+    """
+
+    step: int
+    concepts: tuple[tuple[str, str], ...]
+    tokens: Mapping[str, Token]
+    moments: Mapping[str, Tensor]
+    generator: Tensor
+    config: TrainingConfig
+    picture: str
+    base_name: str
+    base_fingerprint: str
+    architecture: str
+
+    @property
+    def phase(self) -> int:
+        """Phase of the next step: 1 object level, 2 intrinsic level."""
+        return 1 if self.step < self.config.switch else 2
+
+    def save(self, path: Path | str) -> Path:
+        """Write the state as safetensors, whole or not at all. Raises IceError where that fails."""
+        tensors = {
+            f"token/{name}/{encoder}": rows
+            for name, token in self.tokens.items()
+            for encoder, rows in token.rows.items()
+        }
+        tensors |= {f"moment/{name}": value for name, value in self.moments.items()}
+        tensors["generator"] = self.generator
+        plain = {
+            field.name: getattr(self, field.name)
+            for field in dataclasses.fields(self)
+            if field.name not in ("tokens", "moments", "generator", "config")
+        }
+        header = json.dumps(plain | {"config": dataclasses.asdict(self.config)}, ensure_ascii=False)
+        tensors = {name: value.contiguous() for name, value in tensors.items()}
+        return atomic_write(Path(path), safetensors.torch.save(tensors, {"format": _FORMAT, "state": header}))
+
+    @classmethod
+    def load(cls, path: Path | str) -> TrainingState:
+        """Read a state that `save` wrote. Raises IceError when it is missing, damaged or something else."""
+        try:
+            with safetensors.safe_open(str(path), framework="pt") as file:
+                metadata = file.metadata() or {}
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except (OSError, safetensors.SafetensorError) as error:
+            raise IceError(f"cannot read the training state {path}: {error}") from error
+        if metadata.get("format") != _FORMAT:
+            raise IceError(f"{path} is no training state of this version: choose a file that training saved")
+        try:
+            return cls._from_parts(json.loads(metadata["state"]), tensors)
+        except IceError as error:
+            raise IceError(f"the training state {path} cannot be used: {error}") from error
+        except (KeyError, TypeError, ValueError) as error:
+            raise IceError(f"the training state {path} is damaged ({error}): start again") from error
+
+    @classmethod
+    def _from_parts(cls, plain: dict[str, Any], tensors: Mapping[str, Tensor]) -> TrainingState:
+        settings: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in plain.pop("config").items()
+        }
+        rows: dict[str, dict[str, Tensor]] = {}
+        for name, value in tensors.items():
+            if name.startswith("token/"):
+                token, encoder = name.removeprefix("token/").rsplit("/", 1)
+                rows.setdefault(token, {})[encoder] = value
+        plain["concepts"] = tuple((key, label) for key, label in plain["concepts"])
+        state = cls(
+            **plain,
+            tokens={name: Token(name, value) for name, value in rows.items()},
+            moments={k.removeprefix("moment/"): v for k, v in tensors.items() if k.startswith("moment/")},
+            generator=tensors["generator"],
+            config=TrainingConfig(**settings),
+        )
+        if not 0 <= state.step <= state.config.steps:
+            raise ValueError(f"step {state.step} of {state.config.steps}")
+        if state.generator.dtype != torch.uint8 or state.generator.shape != (_RNG_BYTES,):
+            raise ValueError("the random generator's state has a wrong size")
+        kinds = ("instance", "object", *(state.config.axes if state.step > state.config.switch else ()))
+        missing = {f"{key}.{kind}" for key, _ in state.concepts for kind in kinds} - rows.keys()
+        if missing:
+            raise ValueError(f"it lacks {', '.join(sorted(missing))}")
+        for name, value in state.moments.items():
+            token, encoder, kind = name.rsplit("/", 2)
+            if kind != "step" and value.shape != rows[token][encoder].shape:
+                raise ValueError(f"{name} has shape {tuple(value.shape)}")
+        return state
+
+    def check(self, backbone: Backbone, concepts: ConceptSet, config: TrainingConfig) -> None:
+        """Raise IceError unless going on with this model, picture and settings gives the same numbers."""
+        if self.base_fingerprint != backbone.fingerprint:
+            raise IceError(
+                f"the training state was made with the base model {self.base_name} ({self.architecture}, "
+                f"{self.base_fingerprint[:12]}), not {backbone.name} ({backbone.fingerprint[:12]}): "
+                "load that model, or start training again"
+            )
+        for name, token in self.tokens.items():
+            widths = {encoder: rows.shape[-1] for encoder, rows in token.rows.items()}
+            if widths != dict(backbone.encoders) or any(rows.ndim != 2 for rows in token.rows.values()):
+                raise IceError(
+                    f"the token {name} of the training state is {widths}, but {backbone.name} takes "
+                    f"{dict(backbone.encoders)}: it was made for {self.base_name}"
+                )
+        found = tuple((c.key, c.label) for c in concepts.concepts)
+        if sorted(self.concepts) != sorted(found):
+            names = ", ".join(key for key, _ in self.concepts)
+            raise IceError(
+                f"the training state is of the objects {names}, not {', '.join(k for k, _ in found)}: "
+                "give it the same objects, or start training again"
+            )
+        if self.picture != picture_hash(concepts.image):
+            raise IceError("the training state is of another picture: give it the same one, or start again")
+        for field in dataclasses.fields(config):
+            then, now = getattr(self.config, field.name), getattr(config, field.name)
+            if field.name != "snapshot_every" and then != now:
+                raise IceError(
+                    f"the training state was made with {field.name} {then!r}, not {now!r}: "
+                    "go on with the same settings, or start training again"
+                )
+
+
+def picture_hash(image: Tensor) -> str:
+    """SHA-256 of a picture [3, H, W] in 0..1 at 8 bits."""
+    pixels = (image.detach().float().cpu().clamp(0, 1) * 255).round().to(torch.uint8).contiguous()
+    return hashlib.sha256(repr(tuple(pixels.shape)).encode() + pixels.numpy().tobytes()).hexdigest()
+
+
+def learned_so_far(state: TrainingState) -> LearnedConcepts:
+    """What can be used of an unfinished training.
+
+    In phase 1 there are no intrinsic tokens yet; they are given phase 2's start values, the instance
+    token's rows.
+    """
+    learned = []
+    for key, label in state.concepts:
+        instance = state.tokens[f"{key}.instance"]
+        intrinsics = {
+            axis: Token(f"{key}.{axis}", state.tokens.get(f"{key}.{axis}", instance).rows).detach()
+            for axis in state.config.axes
+        }
+        object_ = state.tokens[f"{key}.object"].detach()
+        learned.append(LearnedConcept(key, label, instance.detach(), object_, intrinsics))
+    return LearnedConcepts(
+        concepts=tuple(learned),
+        axes=state.config.axes,
+        base_name=state.base_name,
+        base_fingerprint=state.base_fingerprint,
+        architecture=state.architecture,
+        seed=state.config.seed,
+        steps=state.step,
+    )
+
+
+def begin(backbone: Backbone, concepts: ConceptSet, config: TrainingConfig) -> TrainingState:
+    """Step 0: instance and object token of each object are the mean embedding row of its label."""
+    tokens = {}
+    for concept in concepts.concepts:
+        rows = mean_row(backbone.word_rows(concept.label))
+        for kind in ("instance", "object"):
+            token = Token(f"{concept.key}.{kind}", rows).detach()
+            tokens[token.name] = token
+    return TrainingState(
+        step=0,
+        concepts=tuple((c.key, c.label) for c in concepts.concepts),
+        tokens=tokens,
+        moments={},
+        generator=torch.Generator().manual_seed(config.seed).get_state(),
+        config=config,
+        picture=picture_hash(concepts.image),
+        base_name=backbone.name,
+        base_fingerprint=backbone.fingerprint,
+        architecture=backbone.architecture,
+    )
