@@ -95,9 +95,7 @@ def learn_ours(
     concepts = concepts_from_masks(rendered.images[0], labels, list(rendered.masks[0, : len(labels)]))
     config = TrainingConfig(axes=INTRINSIC_AXES, steps=steps, seed=seed, learning_rate=rate)
     start = time.perf_counter()
-    last = None
-    for last in train(backbone, concepts, config):
-        pass
+    *_, last = train(backbone, concepts, config)
     seconds = time.perf_counter() - start
     assert isinstance(last, Finished)
     # The learner orders objects by its own rule; keys are given in the order of the labels.
@@ -116,11 +114,7 @@ def learn_plain(
     """One token for the picture stands for everything."""
     image, kinds = render([scene]).images[0], [o.kind for o in scene.objects]
     start = time.perf_counter()
-    last = None
-    for last in invert(
-        backbone, image, kinds[0], InversionConfig(steps=steps, seed=seed, learning_rate=rate)
-    ):
-        pass
+    *_, last = invert(backbone, image, kinds[0], InversionConfig(steps, rate, seed))
     seconds = time.perf_counter() - start
     assert isinstance(last, Inverted)
     parts = Parts(last.token, dict.fromkeys(INTRINSIC_AXES, last.token), (last.token,))

@@ -13,46 +13,35 @@ import argparse
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderTiny
 from safetensors.torch import save_file
 from world_training import clip, denoiser, judge, vae
 from world_training.checkpoint import load_state, save_state
 from world_training.data import RenderedSet, judge_set, training_set
 
 from ice_core.standalone.ldm import text_state_from_open_clip, to_original_layout
-from ice_core.world.architecture import METADATA, VAE_CONFIG
+from ice_core.world.architecture import METADATA
 from ice_core.world.bundled import CLIP_FILE, MODEL_FILE, WEIGHTS
 from ice_core.world.judge import WEIGHTS as JUDGE_FILE
 
-STAGES = ("vae", "clip", "judge", "unet", "export")
+STAGES = ("vae", "clip", "judge", "unet", "decoder", "export")
 
 
 def _latents(
-    folder: Path, autoencoder: AutoencoderKL, data: RenderedSet, device: torch.device
+    folder: Path, autoencoder: AutoencoderTiny, data: RenderedSet, count: int, device: torch.device
 ) -> torch.Tensor:
-    """Latents of the training set under the calibrated autoencoder, made once."""
+    """Latents of the first `count` training scenes, made once: from then on the encoder is frozen."""
     path = folder / "latents.pt"
     if state := load_state(path):
         return state["latents"]
-    latents = vae.encode_all(autoencoder, data.images, device)
+    latents = vae.encode_all(autoencoder, data.images[:count], device)
     save_state(path, {"latents": latents})
     return latents
 
 
-def _calibrated_vae(folder: Path, data: RenderedSet, steps: int, device: torch.device) -> AutoencoderKL:
-    path = folder / "vae-final.pt"
-    if state := load_state(path):
-        model = AutoencoderKL(**VAE_CONFIG)
-        model.load_state_dict(state["model"])
-        return model.to(device, memory_format=torch.channels_last).eval()
-    model = vae.train(folder, data, steps, device)
-    vae.calibrate(model, data, device)
-    save_state(path, {"model": model.state_dict()})
-    return model
-
-
 def _half(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {k: v.detach().cpu().half().contiguous() for k, v in state.items() if v.is_floating_point()}
+    """Weights in half precision; single numbers, such as the latent scale, as they are."""
+    return {k: (v.half() if v.dim() else v).detach().cpu().contiguous() for k, v in state.items()}
 
 
 def main() -> None:
@@ -60,10 +49,12 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("world-training"))
     parser.add_argument("--only", choices=STAGES, nargs="+", default=STAGES)
     parser.add_argument("--scenes", type=int, default=12288)
+    parser.add_argument("--unet-scenes", type=int, default=8192, help="how many of them the U-Net sees")
     parser.add_argument("--judge-scenes", type=int, default=6144)
-    parser.add_argument("--vae-steps", type=int, default=2200)
+    parser.add_argument("--vae-steps", type=int, default=3000)
     parser.add_argument("--clip-steps", type=int, default=520)
     parser.add_argument("--judge-steps", type=int, default=1200)
+    parser.add_argument("--decoder-steps", type=int, default=600)
     parser.add_argument("--unet-steps", type=int, default=5000)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads, 0 for all cores")
@@ -85,14 +76,18 @@ def main() -> None:
         return
 
     data = training_set(folder, args.scenes)
-    if set(args.only) & {"vae", "unet", "export"}:
-        autoencoder = _calibrated_vae(folder, data, args.vae_steps, device)
+    if set(args.only) & {"vae", "unet", "decoder", "export"}:
+        autoencoder = vae.train(folder, data, args.vae_steps, device)
     if set(args.only) & {"clip", "unet", "export"}:
         towers = clip.train(folder, data, args.clip_steps, device)
+    if set(args.only) & {"unet", "decoder", "export"}:
+        latents = _latents(folder, autoencoder, data, args.unet_scenes, device)
     if set(args.only) & {"unet", "export"}:
-        latents = _latents(folder, autoencoder, data, device)
         steps = args.unet_steps if "unet" in args.only else 0
         unet = denoiser.train(folder, data, latents, towers, steps, device)
+    if set(args.only) & {"decoder", "export"}:
+        steps = args.decoder_steps if "decoder" in args.only else 0
+        vae.train_decoder(folder, autoencoder, data, latents, steps, device)
     if "export" in args.only:
         towers_state = towers.state_dict()
         text = text_state_from_open_clip(towers_state)

@@ -42,7 +42,7 @@ class AttentionRecorder:
 
         Softmax runs over all keys in float32, before columns are picked. Gradients pass.
         """
-        batch, heads, queries, _ = query.shape
+        batch, heads = query.shape[:2]
         keys = key.shape[2]
         rows = max(1, _CHUNK_ELEMENTS // (batch * heads * keys))
         parts = []

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from PIL import Image
 
 COLORS: tuple[tuple[int, int, int], ...] = (
@@ -30,8 +31,11 @@ def loss_plot(
     switch: the first step of phase 2. size: (width, height) in pixels.
     """
     dpi = 100
-    figure = Figure(figsize=(size[0] / dpi, size[1] / dpi), dpi=dpi, layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, hspace=0.02)  # type: ignore[union-attr]
+    figure = Figure(
+        figsize=(size[0] / dpi, size[1] / dpi),
+        dpi=dpi,
+        layout=ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, hspace=0.02),
+    )
     curves = {k: v for k, v in losses.items() if any(x == x for x in v)}
     steps = max([1, *(len(v) for v in curves.values())])
     strips = figure.subplots(max(1, len(curves)), 1, sharex=True, squeeze=False)[:, 0]

@@ -85,10 +85,9 @@ def _batch(
     latents: Tensor, data: RenderedSet, masks: Tensor, rng: random.Random
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Latents [B, 4, 16, 16], token ids and owners, masks [B, 4, 16, 16] (three objects and ground)."""
-    picked = [(rng.randrange(2), rng.randrange(len(data.scenes))) for _ in range(BATCH)]
-    x = torch.stack([latents[f, i] for f, i in picked]).float()
-    m = torch.stack([masks[i].flip(-1) if f else masks[i] for f, i in picked]).float()
-    tokens = tokenize([caption(data.scenes[i], rng) for _, i in picked])
+    picked = [rng.randrange(len(latents)) for _ in range(BATCH)]
+    x, m = latents[picked].float(), masks[picked].float()
+    tokens = tokenize([caption(data.scenes[i], rng) for i in picked])
     ids, owners = tokens.ids, tokens.owners
     dropped = torch.tensor([rng.random() < CAPTION_DROPOUT for _ in range(BATCH)])
     ids[dropped], owners[dropped] = empty().ids[0], 0

@@ -11,9 +11,6 @@ The usual KL autoencoder normalises 32 groups of channels; at a width that a CPU
 one channel and absolute colours cannot pass (measured: grey pictures after 10 000 crops).
 """
 
-LATENT_SCALE = 0.18215
-"""Stable Diffusion 1's constant; stored with the autoencoder, whose own latents have unit variance."""
-
 UNET_CONFIG: dict[str, Any] = {
     "sample_size": 16,
     "in_channels": 4,

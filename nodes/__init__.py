@@ -1,0 +1,1 @@
+"""What a user sees in the graph: one file per node family."""
