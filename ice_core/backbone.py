@@ -61,8 +61,9 @@ class Prompt:
 
     @property
     def text(self) -> str:
-        """The prompt as other tools take it: tokens as `embedding:name`."""
-        return " ".join(p if isinstance(p, str) else f"embedding:{p.name}" for p in self.parts)
+        """The prompt as other tools take it: tokens as `embedding:ball_color`, the name of their file."""
+        names = (p if isinstance(p, str) else "embedding:" + p.name.replace(".", "_") for p in self.parts)
+        return " ".join(names)
 
 
 @dataclass(frozen=True)
