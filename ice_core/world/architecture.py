@@ -32,5 +32,10 @@ CLIP_CONFIG: dict[str, Any] = {
     "quick_gelu": True,
 }
 
-METADATA = {"ice.unet_heads": "4", "ice.text_heads": "4", "ice.native_size": "128"}
+METADATA = {
+    "ice.unet_heads": "4",
+    "ice.text_heads": "4",
+    "ice.native_size": "128",
+    "ice.prediction": "v_prediction",
+}
 """What a checkpoint's weights alone cannot tell; absent in Stable Diffusion 1 files (8 and width / 64)."""
