@@ -100,7 +100,9 @@ def localize(
         used.append(label)
         segmentation = segment(backbone, image, label, config.segmentation, generator)
         found = _new_concepts(result, label, segmentation, _explained(result), config.min_area)
-        result = _extend(result, found, segmentation.background)
+        if found:
+            # A word that is not there explains nothing: its "background" may hold every object.
+            result = _extend(result, found, segmentation.background)
         yield LocalizationRound(index, label, candidates, found, result)
         fruitless = 0 if found else fruitless + 1
         if result.unexplained < config.unexplained or fruitless == config.patience:

@@ -10,7 +10,7 @@ import open_clip
 import torch
 from torch import Tensor
 
-from ice_core.world.captions import BACKGROUND, Caption
+from ice_core.world.captions import BACKGROUND, Caption, Word
 from ice_core.world.scenes import MAX_OBJECTS
 
 CONTEXT, START, END = 77, 49406, 49407
@@ -48,6 +48,11 @@ def tokenize(captions: Sequence[Caption]) -> Tokens:
     return Tokens(ids, owners)
 
 
+def plain(text: str) -> Caption:
+    """A text that claims nothing, as a caption."""
+    return Caption(tuple(Word(word) for word in text.split()), (), None)
+
+
 def empty() -> Tokens:
     """The empty prompt, [1, 77]: what guidance steers away from."""
-    return tokenize([Caption((), (), None)])
+    return tokenize([plain("")])

@@ -317,3 +317,10 @@ def test_the_benchmark_writes_every_figure(monkeypatch: pytest.MonkeyPatch, tmp_
     assert report["settings"]["localization"]["segmentation"]["method"] == "clusters"
     assert report["settings"]["model"] == ColorWords.fingerprint
     assert main(["--scenes", "1", "--set", "tao=1", "--out", str(out)]) == 2
+
+
+def test_word_that_is_not_there_explains_nothing() -> None:
+    """Its round must not swallow the objects as background; the next word still finds them."""
+    rounds = run(scene(BALL, CUBE), Scripted("cube", "ball"), replace(CONFIG, min_area=0.3))
+    assert rounds[0].found == ()
+    assert not rounds[0].result.background.any()
