@@ -90,6 +90,8 @@ def main() -> None:
         vae.train_decoder(folder, autoencoder, data, latents, steps, device)
     if "export" in args.only:
         towers_state = towers.state_dict()
+        # Rows of words that no caption held are noise; as zeros they say nothing, and pack to nothing.
+        towers_state["token_embedding.weight"] *= clip.taught_rows(folder)[:, None].to(device)
         text = text_state_from_open_clip(towers_state)
         save_file(_half(to_original_layout(unet, autoencoder, text)), MODEL_FILE, METADATA)
         image = {k: v for k, v in towers_state.items() if k.startswith("visual.")}

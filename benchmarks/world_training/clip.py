@@ -220,3 +220,11 @@ def train(folder: Path, data: RenderedSet, steps: int, device: torch.device) -> 
             )
     model.load_state_dict(average.state)
     return model.eval()
+
+
+def taught_rows(folder: Path) -> Tensor:
+    """Which rows of the vocabulary [V] some training text held, by the optimizer's own record."""
+    state = load_state(folder / "clip.pt")
+    assert state is not None, "train the towers first"
+    index = [name for name, _ in build().named_parameters()].index("token_embedding.weight")
+    return state["optimizer"]["state"][index]["exp_avg_sq"].sum(1) > 0
