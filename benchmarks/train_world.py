@@ -3,8 +3,8 @@
     python benchmarks/train_world.py                      # everything, resumable at any point
     python benchmarks/train_world.py --only unet --unet-steps 40000
 
-Each stage keeps its state in --folder and goes on where it stopped. With an accelerator raise the
-step counts; on two CPU cores the defaults take some hours.
+Each stage keeps its state in --folder (the user's cache) and goes on where it stopped. With an accelerator
+raise the step counts; on two CPU cores the defaults take some hours.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from world_training import clip, denoiser, judge, vae
 from world_training.checkpoint import load_state, save_state
 from world_training.data import RenderedSet, judge_set, training_set
 
+from ice_core.retrieval.dictionary import default_cache_folder
 from ice_core.standalone.ldm import text_state_from_open_clip, to_original_layout
 from ice_core.world.architecture import METADATA
 from ice_core.world.bundled import CLIP_FILE, MODEL_FILE, WEIGHTS
@@ -46,14 +47,14 @@ def _half(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--folder", type=Path, default=Path("world-training"))
+    parser.add_argument("--folder", type=Path, default=default_cache_folder() / "world-training")
     parser.add_argument("--only", choices=STAGES, nargs="+", default=STAGES)
     parser.add_argument("--scenes", type=int, default=12288)
     parser.add_argument("--unet-scenes", type=int, default=8192, help="how many of them the U-Net sees")
-    parser.add_argument("--judge-scenes", type=int, default=6144)
+    parser.add_argument("--judge-scenes", type=int, default=4608)
     parser.add_argument("--vae-steps", type=int, default=3000)
-    parser.add_argument("--clip-steps", type=int, default=520)
-    parser.add_argument("--judge-steps", type=int, default=1200)
+    parser.add_argument("--clip-steps", type=int, default=1100)
+    parser.add_argument("--judge-steps", type=int, default=900)
     parser.add_argument("--decoder-steps", type=int, default=600)
     parser.add_argument("--unet-steps", type=int, default=5000)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")

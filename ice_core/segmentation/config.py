@@ -20,7 +20,8 @@ class SegmentationConfig:
     draws, flip: maps are averaged over this many noise draws, and over the mirrored picture.
     anchors, tau, rounds, kmeans: clusters; anchors per side, largest symmetric KL distance (nats) at
         which two maps are merged, rounds of merging, rounds of k-means after them.
-    power, sharpness: propagation; how often the maps are spread, and the exponent that makes
+    power, sharpness: propagation; how often the maps are spread (0, best on the bundled model as it is,
+        leaves the words' maps to the edge-aware filter alone), and the exponent that makes
         self-attention more decided first (1 leaves it).
     balance: 1 compares words by L2-normalised maps as the paper does, 0 by their plain share of
         attention. In between (ours), a word that is nowhere does not win because its map is flat.
@@ -36,7 +37,7 @@ class SegmentationConfig:
     tau: float = 1.1
     rounds: int = 3
     kmeans: int = 0
-    power: int = 2
+    power: int = 0
     sharpness: float = 1.0
     balance: float = 0.5
     guide: float = 0.75
