@@ -24,7 +24,7 @@ def backbone():
 def test_checkpoint_says_what_it_is(backbone):
     assert dict(backbone.encoders) == {"clip_l": CLIP_CONFIG["embed_dim"]}
     assert (backbone.factor, backbone.channels, backbone.multiple, backbone.native_size) == (8, 4, 16, 128)
-    assert backbone.prediction == "epsilon"
+    assert backbone.prediction == "v_prediction"
     assert backbone.architecture == "stable-diffusion-v1"
     assert backbone.unet.config.block_out_channels == UNET_CONFIG["block_out_channels"]
 
