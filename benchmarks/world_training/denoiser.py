@@ -108,6 +108,13 @@ def encode_text(model: open_clip.CLIP, ids: Tensor) -> Tensor:
     return model.ln_final(model.transformer(x, attn_mask=model.attn_mask))
 
 
+def _timesteps(rng: torch.Generator) -> Tensor:
+    """[B], uniform, but every third from 400 to 900: there kinds and places are decided."""
+    t = torch.randint(1000, (BATCH,), generator=rng)
+    t[::3] = torch.randint(400, 900, (len(t[::3]),), generator=rng)
+    return t
+
+
 def schedule() -> DDPMScheduler:
     return DDPMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012)
 
@@ -119,11 +126,17 @@ def train(
     text: nn.Module,
     steps: int,
     device: torch.device,
+    initial: dict[str, Tensor] | None = None,
+    compiled: bool = False,
 ) -> UNet2DConditionModel:
+    """Train to `steps`, or go on from the state in `folder`, else from `initial` weights."""
     torch.manual_seed(0)
     unet = UNet2DConditionModel(**UNET_CONFIG).to(device, memory_format=torch.channels_last)
+    if initial:
+        unet.load_state_dict(initial)
     probe = CrossAttentionProbe()
     unet.set_attn_processor(probe)
+    denoise = torch.compile(unet) if compiled else unet
     optimizer = torch.optim.AdamW(unet.parameters(), lr=PEAK_RATE, betas=(0.9, 0.99), weight_decay=0.01)
     average, start = Average(unet, 0.999), 0
     if state := load_state(folder / "unet.pt"):
@@ -139,7 +152,7 @@ def train(
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step / steps, PEAK_RATE)
         x, ids, owners, m = (v.to(device) for v in _batch(latents, data, masks, rng))
-        t = torch.randint(1000, (BATCH,), generator=noise_rng).to(device)
+        t = _timesteps(noise_rng).to(device)
         noise = torch.randn(x.shape, generator=noise_rng).to(device)
         a = alphas[t].view(-1, 1, 1, 1)
         noisy = (a.sqrt() * x + (1 - a).sqrt() * noise).contiguous(memory_format=torch.channels_last)
@@ -147,7 +160,7 @@ def train(
             context = encode_text(text, ids)
         probe.maps.clear()
         with torch.autocast(device.type, torch.bfloat16):
-            predicted = unet(noisy, t, context).sample
+            predicted = denoise(noisy, t, context).sample
         velocity = a.sqrt() * noise - (1 - a).sqrt() * x
         error = (predicted.float() - velocity).pow(2).mean()
         grounding = grounding_loss(probe.maps, owners, m, (t < GROUNDING_BELOW).float())

@@ -18,7 +18,8 @@ _TOKENIZER = open_clip.SimpleTokenizer()
 
 
 @lru_cache(maxsize=4096)
-def _pieces(word: str) -> tuple[int, ...]:
+def pieces(word: str) -> tuple[int, ...]:
+    """Token ids of one word."""
     return tuple(_TOKENIZER.encode(word))
 
 
@@ -38,7 +39,7 @@ def tokenize(captions: Sequence[Caption]) -> Tokens:
     for row, text in enumerate(captions):
         at = 1
         for word in text.words:
-            for piece in _pieces(word.text):
+            for piece in pieces(word.text):
                 if at >= CONTEXT - 1:
                     break
                 ids[row, at] = piece

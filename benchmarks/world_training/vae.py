@@ -56,9 +56,18 @@ def build(device: torch.device) -> AutoencoderTiny:
     return AutoencoderTiny(**VAE_CONFIG).to(device, memory_format=torch.channels_last)
 
 
-def train(folder: Path, data: RenderedSet, steps: int, device: torch.device) -> AutoencoderTiny:
+def train(
+    folder: Path,
+    data: RenderedSet,
+    steps: int,
+    device: torch.device,
+    initial: dict[str, Tensor] | None = None,
+) -> AutoencoderTiny:
+    """Train to `steps`, or go on from the state in `folder`, else from `initial` weights."""
     torch.manual_seed(0)
     vae = build(device)
+    if initial:
+        vae.load_state_dict(initial)
     optimizer = torch.optim.AdamW(vae.parameters(), lr=PEAK_RATE, betas=(0.9, 0.98), weight_decay=1e-4)
     average, rng, start = Average(vae, 0.997), torch.Generator().manual_seed(1), 0
     if state := load_state(folder / "vae.pt"):
