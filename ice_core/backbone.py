@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ice_core.attention import AttentionRecorder
 from ice_core.errors import IceError
+from ice_core.lora import Lora, LoraTarget
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,11 @@ class Prompt:
             raise IceError(f"unbalanced braces in the prompt {text!r}; write {{name}} for a learned token")
         return cls(tuple(p for p in parts if p != ""))
 
+    @staticmethod
+    def placeholders(text: str) -> tuple[str, ...]:
+        """The names in braces that `parse` would look for, in order."""
+        return tuple(match.group(1).strip() for match in _PLACEHOLDER.finditer(text))
+
     @property
     def text(self) -> str:
         """The prompt as other tools take it: tokens as `embedding:ball_color`, the name of their file."""
@@ -101,7 +107,8 @@ class TextFeatures:
 
 
 class Backbone(Protocol):
-    """A text-to-image latent diffusion model. Weights are frozen; gradients reach tokens and latents."""
+    """A text-to-image latent diffusion model. Weights are frozen; gradients reach tokens, latents and
+    LoRAs."""
 
     @property
     def name(self) -> str:
@@ -147,6 +154,11 @@ class Backbone(Protocol):
     def device(self) -> torch.device:
         """Where latents and features live."""
 
+    @property
+    def lora_targets(self) -> Mapping[str, LoraTarget]:
+        """The denoiser's layers that `predict` can adapt, by name: every attention's projections of
+        queries, keys and values and of what comes out."""
+
     def encode_image(self, images: Tensor) -> Tensor:
         """Pictures [B, 3, H, W] in 0..1 -> scaled latents [B, C, H / factor, W / factor] (posterior mean)."""
 
@@ -165,9 +177,11 @@ class Backbone(Protocol):
         timesteps: Tensor,
         text: TextFeatures,
         recorder: AttentionRecorder | None = None,
+        lora: Lora | None = None,
     ) -> Tensor:
         """Noise or v [B, C, h, w] predicted for x_t `noisy` at integer `timesteps` [B].
 
         A recorder is handed the queries and keys of the attention it wants; the output is bit-identical
-        with and without it.
+        with and without it. A LoRA adapts the denoiser for this call and leaves no trace in it. Raises
+        IceError for a LoRA of layers that are no `lora_targets`.
         """

@@ -80,6 +80,9 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="ALIAS=DIR",
         help="output folder of an extraction, or an embedding file; for a single one ALIAS= may be left out",
     )
+    compose.add_argument(
+        "--lora", type=Path, metavar="FILE", help="lora.safetensors of an extraction with --refine"
+    )
     _add_model_options(compose)
     compose.add_argument("--seed", type=_seed, default=0, help="seed of the noise (0)")
     compose.add_argument("--count", type=_positive, default=1, help="how many pictures (1)")
@@ -110,6 +113,12 @@ def _add_run_options(parser: argparse.ArgumentParser, out: str) -> None:
         type=_positive,
         metavar="N",
         help=f"training steps ({DEMO_STEPS} with the bundled model, {CHECKPOINT_STEPS} with a checkpoint)",
+    )
+    parser.add_argument(
+        "--refine",
+        type=_positive,
+        metavar="N",
+        help="then refine the model for these tokens in N steps and save that as a LoRA (no refinement)",
     )
     parser.add_argument("--out", type=Path, metavar="DIR", help=f"output folder ({out}); counted up if taken")
     parser.add_argument("--resume", type=Path, metavar="DIR", help="go on with an interrupted run")

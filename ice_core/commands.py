@@ -36,7 +36,7 @@ SNAPSHOT_EVERY = 20
 
 def demo(arguments: argparse.Namespace) -> None:
     if arguments.resume:
-        _resume(arguments, ("seed", "out", "axes", "steps"))
+        _resume(arguments, ("seed", "out", "axes", "steps", "refine"))
         return
     out = _output_folder(arguments.out or Path("ice-output/demo"))
     seed = arguments.seed or 0
@@ -62,10 +62,8 @@ def demo(arguments: argparse.Namespace) -> None:
 
 def extract(arguments: argparse.Namespace) -> None:
     if arguments.resume:
-        _resume(
-            arguments,
-            ("images", "seed", "out", "axes", "steps", "labels", "masks", "checkpoint", "clip", "vocabulary"),
-        )
+        common = ("seed", "out", "axes", "steps", "refine")
+        _resume(arguments, ("images", *common, "labels", "masks", "checkpoint", "clip", "vocabulary"))
         return
     images, labels, masks = arguments.images, arguments.labels, arguments.masks
     if not images:
@@ -156,31 +154,39 @@ def compose(arguments: argparse.Namespace) -> None:
         if not path or not Path(path).exists():
             raise IceError(f"--concepts {text}: there is no folder or file {path!r}")
         sources[alias] = Path(path)
-    if arguments.checkpoint and not arguments.checkpoint.is_file():
-        raise IceError(f"there is no file {arguments.checkpoint}")
+    for path in (arguments.checkpoint, arguments.lora):
+        if path and not path.is_file():
+            raise IceError(f"there is no file {path}")
     check_writable(arguments.out.parent)
     import torch
 
     from ice_core.composition import parse_prompt
     from ice_core.files.embeddings import load_concepts, load_token
+    from ice_core.files.lora import load_lora, lora_header
     from ice_core.images import save_png
     from ice_core.sampling import SamplingConfig, sample
 
     loaded: dict[str, LearnedConcepts | Token] = {
         alias: load_token(path) if path.is_file() else load_concepts(path) for alias, path in sources.items()
     }
+    lora = load_lora(arguments.lora) if arguments.lora else None
     backbone = _backbone(arguments.checkpoint, arguments.device)
     prompt = parse_prompt(arguments.prompt, loaded, backbone)
-    for source in loaded.values():
-        fingerprint = getattr(source, "base_fingerprint", backbone.fingerprint)
+    learned_on = [getattr(source, "base_fingerprint", backbone.fingerprint) for source in loaded.values()]
+    if lora is not None:
+        lora.check(backbone.lora_targets, backbone.name)
+        learned_on.append(lora_header(arguments.lora).get("ice.base_fingerprint", backbone.fingerprint))
+    for fingerprint in dict.fromkeys(learned_on):
         if fingerprint != backbone.fingerprint:
             print(
                 f"note: learned on another base model ({fingerprint[:12]}), may look different",
                 file=sys.stderr,
             )
     generator = torch.Generator().manual_seed(arguments.seed)
-    pictures = sample(backbone, [prompt] * arguments.count, SamplingConfig(), generator)
+    pictures = sample(backbone, [prompt] * arguments.count, SamplingConfig(), generator, lora=lora)
     made_with = {"prompt": arguments.prompt, "seed": str(arguments.seed)}
+    if lora is not None:
+        made_with["lora"] = arguments.lora.name
     for picture in pictures:
         print(save_png(picture, free_path(arguments.out), made_with))
 
@@ -188,10 +194,12 @@ def compose(arguments: argparse.Namespace) -> None:
 def _settings(arguments: argparse.Namespace, seed: int, steps: int) -> ExtractionSettings:
     from ice_core.settings import ExtractionSettings
     from ice_core.training.config import TrainingConfig
+    from ice_core.training.refinement import RefinementConfig
 
     axes = arguments.axes or tuple(AXES.split(","))
     training = TrainingConfig(axes, arguments.steps or steps, seed=seed, snapshot_every=SNAPSHOT_EVERY)
-    return ExtractionSettings(training)
+    refinement = RefinementConfig(arguments.refine or 0, snapshot_every=SNAPSHOT_EVERY)
+    return ExtractionSettings(training, refinement=refinement)
 
 
 def _backbone(checkpoint: Path | None, device: str) -> Backbone:
@@ -274,4 +282,6 @@ def _print_result(report: Report, out: Path) -> None:
     for concept in report.concepts:
         print(f"{concept.key}: score {concept.score:.2f}, {concept.area_share:.1%} of the picture")
     print(f"embeddings:    {out / 'embeddings'}")
+    if report.lora:
+        print(f"LoRA:          {out / report.lora}")
     print(f"contact sheet: {out / report.pictures['sheet']}")

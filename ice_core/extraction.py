@@ -15,13 +15,22 @@ from ice_core.backbone import Backbone
 from ice_core.concepts import Concept, ConceptSet, LearnedConcepts, unique_key
 from ice_core.errors import IceError
 from ice_core.files.embeddings import check_names, save_concepts
+from ice_core.files.lora import save_lora
 from ice_core.files.paths import check_writable, safe_path
 from ice_core.files.run import History, RunFolder, RunStart
 from ice_core.images import load_image, resize, resize_mask, save_png, working_size
 from ice_core.localization import Retrieves, concepts_from_labels, concepts_from_masks, localize
+from ice_core.lora import Lora
 from ice_core.presentation import draw_rows, write_pictures
 from ice_core.report import ConceptReport, Report, peak_memory_mib
 from ice_core.settings import ExtractionSettings
+from ice_core.training.refinement import (
+    PriorDrawn,
+    Refined,
+    RefinementSnapshot,
+    RefinementState,
+    refine,
+)
 from ice_core.training.state import TrainingState, learned_so_far
 from ice_core.training.trainer import Finished, Snapshot, StepDone, train
 from ice_core.version import package_version
@@ -117,8 +126,14 @@ def resume(backbone: Backbone, out: Path, listener: Listener | None = None) -> R
         )
     settings = ExtractionSettings.from_plain(start.settings)
     image = load_image(folder.picture)
-    learned, history = _learn(backbone, folder, concepts, settings, start.date, listener)
-    return _present(backbone, folder, image, concepts, learned, settings, start, history, listener)
+    state, refined, history = folder.load_progress()
+    learned, history = _learn(backbone, folder, concepts, settings, start, state, history, listener)
+    lora = None
+    if settings.refinement.steps:
+        lora, history = _refine(
+            backbone, folder, concepts, learned, settings, start, refined, history, listener
+        )
+    return _present(backbone, folder, image, concepts, learned, lora, settings, start, history, listener)
 
 
 def _tell(listener: Listener | None, stage: str, done: int, total: int, note: str = "") -> None:
@@ -163,12 +178,13 @@ def _learn(
     folder: RunFolder,
     concepts: ConceptSet,
     settings: ExtractionSettings,
-    date: str,
+    start: RunStart,
+    state: TrainingState | None,
+    history: History,
     listener: Listener | None,
 ) -> tuple[LearnedConcepts, History]:
     """Stage Two; every snapshot is saved, and whatever ends it leaves the embeddings so far."""
-    stage, config = "learning tokens", settings.training
-    state, history = folder.load_progress()
+    stage, config, date = "learning tokens", settings.training, start.date
     losses, before, clock = list(history.losses), history.seconds, time.monotonic()
 
     def so_far() -> History:
@@ -196,12 +212,60 @@ def _learn(
     raise AssertionError("training ended without a result")
 
 
+def _refine(
+    backbone: Backbone,
+    folder: RunFolder,
+    concepts: ConceptSet,
+    learned: LearnedConcepts,
+    settings: ExtractionSettings,
+    start: RunStart,
+    state: RefinementState | None,
+    history: History,
+    listener: Listener | None,
+) -> tuple[Lora, History]:
+    """Refinement; every snapshot is saved, and whatever ends it leaves the LoRA so far."""
+    stage, config = "refining weights", settings.refinement
+    losses, before, clock = list(history.losses), history.seconds, time.monotonic()
+
+    def so_far() -> History:
+        spent = before.get("refinement", 0.0) + time.monotonic() - clock
+        return History(tuple(losses), {**before, "refinement": spent})
+
+    def save(state: RefinementState) -> Lora:
+        extra = {"ice.refinement_steps": str(state.step), "ice.lora_rank": str(config.rank)}
+        title = f"refinement of {start.title}"
+        save_lora(state.lora, folder.lora, learned, start.date, title, extra=extra, replace=True)
+        return state.lora
+
+    if state is not None and state.step == config.steps:
+        return save(state), history
+    _tell(listener, stage, state.step if state else 0, config.steps)
+    try:
+        for event in refine(backbone, concepts, learned, config, resume=state):
+            if isinstance(event, PriorDrawn):
+                _tell(listener, stage, 0, config.steps, f"prior picture {event.done} of {event.total}")
+            elif isinstance(event, StepDone):
+                losses.append(event.losses)
+                _tell(listener, stage, event.step, event.steps, f"loss {event.losses['total']:.3f}")
+            elif isinstance(event, RefinementSnapshot):
+                state = event.state
+                folder.save_progress(state, so_far())
+            elif isinstance(event, Refined):
+                return save(event.state), so_far()
+    except BaseException:
+        if state is not None and state.step:
+            save(state)
+        raise
+    raise AssertionError("refinement ended without a result")
+
+
 def _present(
     backbone: Backbone,
     folder: RunFolder,
     image: Tensor,
     concepts: ConceptSet,
     learned: LearnedConcepts,
+    lora: Lora | None,
     settings: ExtractionSettings,
     start: RunStart,
     history: History,
@@ -216,7 +280,7 @@ def _present(
     stage = "drawing pictures"
     _tell(listener, stage, 0, total)
     shown = []
-    for row in draw_rows(backbone, image, concepts, learned, settings.sampling, learned.seed):
+    for row in draw_rows(backbone, image, concepts, learned, settings.sampling, learned.seed, lora):
         shown.append(row)
         _tell(listener, stage, len(shown), total, row.row.title)
     seconds = {**history.seconds, "pictures": time.monotonic() - clock}
@@ -227,12 +291,14 @@ def _present(
     elapsed = sum(seconds.values())
     settings_line = "   ·   ".join((
         f"base: {backbone.name}", f"axes: {', '.join(learned.axes)}", f"{learned.steps} steps",
+        *([f"{settings.refinement.steps} steps of refinement, rank {lora.rank}"] if lora else []),
         f"seed {learned.seed}", f"{elapsed:.0f} s", f"ICE {start.version}",
     ))  # fmt: skip
     title = f"{total} concept{'s' if total > 1 else ''} in {start.title}"
     pictures, rows = write_pictures(
         folder.path, image, concepts.concepts, [row.row for row in shown],
         history.columns(without=("total",)), settings.training.switch, title, settings_line,
+        refinement=settings.training.steps if lora else None,
     )  # fmt: skip
     seconds["writing"] = time.monotonic() - clock
 
@@ -265,6 +331,7 @@ def _present(
             )
             for concept, row in zip(full, shown, strict=True)
         ),
+        lora=relative(folder.lora) if lora else None,
         pictures={name: relative(path) for name, path in {"input": folder.picture, **pictures}.items()},
         seconds={name: round(value, 3) for name, value in seconds.items()},
         peak_memory_mib=peak_memory_mib(),

@@ -212,8 +212,12 @@ def contact_sheet(
     switch: int,
     title: str,
     settings: str,
+    refinement: int | None = None,
 ) -> Image.Image:
-    """Everything at a glance: title, input | what was found | losses, then one row per concept."""
+    """Everything at a glance: title, input | what was found | losses, then one row per concept.
+
+    switch, refinement: where the losses' phases begin, see `loss_plot`.
+    """
     drawn = [concept_row(row) for row in rows]
     width = max([5 * (_TILE + _GAP) - _GAP, *(row.width for row in drawn)])
     panel = (width - 2 * _GAP) // 7 * 2
@@ -223,7 +227,7 @@ def contact_sheet(
     panels = (
         ("input", contain(to_pil(image), (panel, height))),
         ("what was found", overlay(image, concepts, (panel, height))),
-        ("losses", loss_plot(losses, switch, (plot_width, height))),
+        ("losses", loss_plot(losses, switch, (plot_width, height), refinement)),
     )
     head, label, between = 84, 30, 34
     total = head + label + height + sum(between + row.height for row in drawn)

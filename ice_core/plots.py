@@ -24,11 +24,15 @@ COLORS: tuple[tuple[int, int, int], ...] = (
 
 
 def loss_plot(
-    losses: Mapping[str, Sequence[float]], switch: int, size: tuple[int, int] = (960, 540)
+    losses: Mapping[str, Sequence[float]],
+    switch: int,
+    size: tuple[int, int] = (960, 540),
+    refinement: int | None = None,
 ) -> Image.Image:
     """Each loss over the steps, one strip each: raw values pale, their running mean strong, phases marked.
 
-    switch: the first step of phase 2. size: (width, height) in pixels.
+    switch: steps of phase 1; refinement: steps before phase 3, None without one. size: (width, height) in
+    pixels.
     """
     dpi = 100
     figure = Figure(
@@ -48,9 +52,13 @@ def loss_plot(
         axes.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3), useMathText=True)
         axes.yaxis.get_offset_text().set_fontsize(7)
         axes.locator_params(axis="y", nbins=3)
+    phases = [(0, "1  object"), (switch, "2  intrinsic")]
+    if refinement is not None:
+        phases.append((refinement, "3  refinement"))
     for axes in strips:
         axes.axvspan(0.5, switch + 0.5, color="#f3f5f8", zorder=0)
-        axes.axvline(switch + 0.5, color="#8a909a", linewidth=0.8, linestyle=(0, (4, 3)))
+        for x, _ in phases[1:]:
+            axes.axvline(x + 0.5, color="#8a909a", linewidth=0.8, linestyle=(0, (4, 3)))
         axes.set_xlim(0.5, max(steps, 2) + 0.5)
         axes.tick_params(labelsize=7.5, colors="#707680", length=2)
         for side in ("top", "right"):
@@ -58,7 +66,7 @@ def loss_plot(
         for side in ("left", "bottom"):
             axes.spines[side].set_color("#c9ced6")
     top = strips[0]
-    for x, name in ((0.0, "1  object"), (switch, "2  intrinsic")):
+    for x, name in phases:
         if x < steps:
             top.annotate(
                 name, (x + 0.5, 1.0), xycoords=("data", "axes fraction"), xytext=(4, 2),

@@ -14,6 +14,7 @@ from ice_core.composition import showcase_prompts, written
 from ice_core.concepts import Concept, ConceptSet, LearnedConcepts
 from ice_core.files.paths import safe_path
 from ice_core.images import data_uri, save_png, to_pil
+from ice_core.lora import Lora
 from ice_core.pictures import Row, Tile, color_of, concept_row, contact_sheet, loss_plot, masked_crop, overlay
 from ice_core.sampling import SamplingConfig, sample
 
@@ -34,17 +35,19 @@ def draw_rows(
     learned: LearnedConcepts,
     config: SamplingConfig,
     seed: int,
+    lora: Lora | None = None,
 ) -> Iterator[ShownConcept]:
     """One row per concept of the set, in its order; each starts from the same noise.
 
-    image: [3, H, W] in 0..1, what masked crops are cut from.
+    image: [3, H, W] in 0..1, what masked crops are cut from; lora: what refinement learned, if it ran.
     """
     by_key = {concept.key: concept for concept in learned.concepts}
     for index, concept in enumerate(concepts.concepts):
         item = by_key[concept.key]
         prompts = showcase_prompts(item)
         generator = torch.Generator().manual_seed(seed)
-        drawn = [to_pil(x) for x in sample(backbone, [prompt for _, prompt in prompts], config, generator)]
+        shown = [prompt for _, prompt in prompts]
+        drawn = [to_pil(x) for x in sample(backbone, shown, config, generator, lora=lora)]
         crop = masked_crop(image, concept)
         tiles = [Tile("masked crop", crop, "from the input")]
         tiles += [
@@ -74,14 +77,18 @@ def write_pictures(
     switch: int,
     title: str,
     settings: str,
+    refinement: int | None = None,
 ) -> tuple[dict[str, Path], dict[str, Path]]:
-    """Write overlay, loss plot, contact sheet and rows -> paths by what they show, row paths by key."""
+    """Write overlay, loss plot, contact sheet and rows -> paths by what they show, row paths by key.
+
+    switch, refinement: where the losses' phases begin, see `loss_plot`.
+    """
     drawn = {row.title: concept_row(row) for row in rows}
     row_files = {key: save_png(row, safe_path(folder / "rows", f"{key}.png")) for key, row in drawn.items()}
-    sheet = contact_sheet(image, concepts, rows, losses, switch, title, settings)
+    sheet = contact_sheet(image, concepts, rows, losses, switch, title, settings, refinement)
     pictures = {
         "overlay": save_png(overlay(image, concepts), folder / "overlay.png"),
-        "losses": save_png(loss_plot(losses, switch), folder / "losses.png"),
+        "losses": save_png(loss_plot(losses, switch, refinement=refinement), folder / "losses.png"),
         "sheet": save_png(sheet, folder / "sheet.png"),
     }
     return pictures, row_files

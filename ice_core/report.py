@@ -13,6 +13,7 @@ from ice_core.files.paths import atomic_write
 
 OUTPUTS = (
     "run.json", "report.json", "history.json", "concepts.safetensors", "training.safetensors",
+    "refinement.safetensors", "lora.safetensors",
     "sheet.png", "input.png", "overlay.png", "losses.png", "masks", "embeddings", "rows",
 )  # fmt: skip
 """Everything an extraction writes into its folder."""
@@ -38,7 +39,8 @@ class ConceptReport:
 @dataclass(frozen=True)
 class Report:
     """A finished extraction. image_size, working_size: (width, height); unexplained: share of the picture
-    that neither concepts nor background cover; seconds: by stage; peak_memory_mib: of the process."""
+    that neither concepts nor background cover; lora: file, relative to the report, where refinement ran;
+    seconds: by stage; peak_memory_mib: of the process."""
 
     version: str
     date: str
@@ -51,6 +53,7 @@ class Report:
     working_size: tuple[int, int]
     unexplained: float
     concepts: tuple[ConceptReport, ...]
+    lora: str | None
     pictures: Mapping[str, str]
     seconds: Mapping[str, float]
     peak_memory_mib: float | None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ice_core.backbone import Backbone, Prompt, TextFeatures
 from ice_core.errors import IceError
+from ice_core.lora import Lora
 
 
 @dataclass(frozen=True)
@@ -49,33 +50,60 @@ def sample(
     generator: torch.Generator,
     size: tuple[int, int] | None = None,
     batch: int = 8,
+    lora: Lora | None = None,
 ) -> Tensor:
     """One picture per prompt, [B, 3, H, W] in 0..1 on the CPU.
 
     size: (height, width) in pixels, default the model's own. The noise of picture i depends on the
-    generator and on i alone, not on `batch`.
+    generator and on i alone, not on `batch`. lora: adapts the model, with and without the prompt.
     """
+    batches = _latents(backbone, prompts, config, generator, size, batch, lora)
+    return torch.cat([backbone.decode_latent(latents).clamp(0, 1).float().cpu() for latents in batches])
+
+
+@torch.no_grad()
+def sample_latents(
+    backbone: Backbone, prompts: Sequence[Prompt], config: SamplingConfig, generator: torch.Generator
+) -> Tensor:
+    """What `sample` decodes: scaled latents [B, C, h, w], float32 on the CPU, of the model's own size."""
+    batches = _latents(backbone, prompts, config, generator, None, 8, None)
+    return torch.cat([latents.float().cpu() for latents in batches])
+
+
+def _latents(
+    backbone: Backbone,
+    prompts: Sequence[Prompt],
+    config: SamplingConfig,
+    generator: torch.Generator,
+    size: tuple[int, int] | None,
+    batch: int,
+    lora: Lora | None,
+) -> Iterator[Tensor]:
+    """Denoised latents, `batch` prompts at a time."""
     side = backbone.native_size
     height, width = size or (side, side)
     shape = (len(prompts), backbone.channels, height // backbone.factor, width // backbone.factor)
     noise = torch.randn(shape, generator=generator)
     nothing = backbone.encode_prompts([Prompt(())])
-    pictures = []
     for start in range(0, len(prompts), batch):
         part = list(prompts[start : start + batch])
         text = backbone.encode_prompts(part)
         x = noise[start : start + batch].to(backbone.device)
-        latents = _denoise(backbone, x, text, nothing.repeat(len(part)), config)
-        pictures.append(backbone.decode_latent(latents).clamp(0, 1).float().cpu())
-    return torch.cat(pictures)
+        yield _denoise(backbone, x, text, nothing.repeat(len(part)), config, lora)
 
 
 def _denoise(
-    backbone: Backbone, x: Tensor, text: TextFeatures, nothing: TextFeatures, config: SamplingConfig
+    backbone: Backbone,
+    x: Tensor,
+    text: TextFeatures,
+    nothing: TextFeatures,
+    config: SamplingConfig,
+    lora: Lora | None,
 ) -> Tensor:
     """Lu et al. 2022, "DPM-Solver++", algorithm 2 (multistep, data prediction)."""
     alphas = backbone.alphas_cumprod.to(x.device)
     times = timesteps_for(config.steps, len(alphas))
+    lora = None if lora is None else lora.to(x.device)
     both = TextFeatures.join([text, nothing])
     # Half log signal-to-noise ratio; the last step goes to the clean picture.
     half_snr = (alphas / (1 - alphas)).log() / 2
@@ -85,10 +113,11 @@ def _denoise(
         alpha = alphas[t]
         if config.guidance > 1:
             at = torch.full((2 * len(x),), t, device=x.device)
-            given, free = backbone.predict(torch.cat([x, x]), at, both).chunk(2)
+            given, free = backbone.predict(torch.cat([x, x]), at, both, lora=lora).chunk(2)
             predicted = free + config.guidance * (given - free)
         else:
-            predicted = backbone.predict(x, torch.full((len(x),), t, device=x.device), text)
+            at = torch.full((len(x),), t, device=x.device)
+            predicted = backbone.predict(x, at, text, lora=lora)
         original = predicted_original(x, predicted, alpha, backbone.prediction)
         if i + 1 == len(times):
             return original

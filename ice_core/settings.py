@@ -10,15 +10,18 @@ from ice_core.errors import IceError
 from ice_core.localization import LocalizationConfig
 from ice_core.sampling import SamplingConfig
 from ice_core.training.config import TrainingConfig
+from ice_core.training.refinement import RefinementConfig
 
 
 @dataclass(frozen=True)
 class ExtractionSettings:
-    """One configuration per stage; `training.seed` seeds all of them."""
+    """One configuration per stage; `training.seed` seeds all of them. Without steps of refinement, which
+    is the default, no weight of the model is refined."""
 
     training: TrainingConfig = field(default_factory=TrainingConfig)
     localization: LocalizationConfig = field(default_factory=LocalizationConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    refinement: RefinementConfig = field(default_factory=RefinementConfig)
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> ExtractionSettings:

@@ -8,16 +8,45 @@ from comfy_api.latest import io
 from ice_core.world.renderer import render
 from ice_core.world.scenes import MAX_OBJECTS, sample_scene
 
+from .types import schema
+
+
+class DemoModel(io.ComfyNode):
+    """The bundled model, as a checkpoint loader gives one."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="ICEDemoModel",
+            display_name="ICE Demo Model",
+            description=(
+                "A small model of a rendered world that comes with this pack: try everything without a "
+                "download. It draws 128 x 128 pictures of balls, cubes, cylinders, cones and rings."
+            ),
+            search_aliases=["example model", "test checkpoint", "no download"],
+            inputs=[],
+            outputs=[
+                io.Model.Output(display_name="model"),
+                io.Clip.Output(display_name="clip"),
+                io.Vae.Output(display_name="vae"),
+            ],
+        )
+
+    @classmethod
+    def execute(cls) -> io.NodeOutput:
+        from .demo_model import load_demo_model
+
+        return io.NodeOutput(*load_demo_model())
+
 
 class DemoScene(io.ComfyNode):
     """A rendered scene with its true masks."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema(
             node_id="ICEDemoScene",
             display_name="ICE Demo Scene",
-            category="ICE",
             description="Renders a small scene of one to three solids, with the true mask and name of each.",
             search_aliases=["example image", "test scene", "sample picture"],
             inputs=[

@@ -14,6 +14,7 @@ from safetensors.torch import save
 from ice_core.concepts import Concept, ConceptSet
 from ice_core.errors import IceError
 from ice_core.files.paths import atomic_write
+from ice_core.training.refinement_state import RefinementState
 from ice_core.training.state import TrainingState
 
 RUN_FILE = "run.json"
@@ -58,6 +59,10 @@ class RunFolder:
         return self.path / "embeddings"
 
     @property
+    def lora(self) -> Path:
+        return self.path / "lora.safetensors"
+
+    @property
     def picture(self) -> Path:
         return self.path / "input.png"
 
@@ -94,17 +99,19 @@ class RunFolder:
             raise IceError(f"the run in {self.path} cannot be resumed: {error}; extract again") from error
         return start, ConceptSet(image, concepts, background)
 
-    def save_progress(self, state: TrainingState, history: History) -> None:
+    def save_progress(self, state: TrainingState | RefinementState, history: History) -> None:
         """Write where training stands; a crash in between leaves a history that is merely too long."""
         self.save_history(history)
-        state.save(self.path / "training.safetensors")
+        refining = isinstance(state, RefinementState)
+        state.save(self.path / ("refinement.safetensors" if refining else "training.safetensors"))
 
     def save_history(self, history: History) -> None:
         atomic_write(self.path / "history.json", json.dumps(asdict(history)) + "\n")
 
-    def load_progress(self) -> tuple[TrainingState | None, History]:
-        """State and history of the last snapshot; None and an empty history when there was none."""
+    def load_progress(self) -> tuple[TrainingState | None, RefinementState | None, History]:
+        """States and history of the last snapshot; None and an empty history when there was none."""
         history_file, state_file = self.path / "history.json", self.path / "training.safetensors"
+        refined_file = self.path / "refinement.safetensors"
         history = History()
         if history_file.exists():
             try:
@@ -113,6 +120,8 @@ class RunFolder:
             except (OSError, KeyError, TypeError, ValueError) as error:
                 raise IceError(f"{history_file} is damaged: {error}; extract again") from error
         if not state_file.exists():
-            return None, History((), history.seconds)
+            return None, None, History((), history.seconds)
         state = TrainingState.load(state_file)
-        return state, History(history.losses[: state.step], history.seconds)
+        refined = RefinementState.load(refined_file) if refined_file.exists() else None
+        steps = state.step + (refined.step if refined else 0)
+        return state, refined, History(history.losses[:steps], history.seconds)

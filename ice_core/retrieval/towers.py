@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import open_clip
 
 TEXTS_AT_ONCE = 256
-REMEDY = "pass a local file as NAME=FILE.safetensors, or name the objects yourself with --labels"
+REMEDY = "pass a local file as NAME=FILE.safetensors, or name the objects yourself"
 
 
 class ImageTextModel(Protocol):

@@ -40,7 +40,7 @@ class SegmentationConfig:
     power: int = 0
     sharpness: float = 1.0
     balance: float = 0.5
-    guide: float = 0.75
+    guide: float = 1.5
 
     def __post_init__(self) -> None:
         if self.method not in get_args(Method):

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ice_core.attention import AttentionRecorder, Kind, Size
 from ice_core.backbone import Prompt, TextFeatures, Token
 from ice_core.errors import IceError
+from ice_core.lora import PROJECTIONS, Lora, LoraTarget, applied, kohya_name
 from ice_core.standalone.architecture import Architecture
 from ice_core.standalone.tokenizer import END, START, piece_ids
 
@@ -47,6 +48,7 @@ class StandaloneBackbone:
         for module in (unet, vae, text_encoder):
             module.eval().requires_grad_(False)
         make_recordable(unet)
+        self._adaptable = adaptable_layers(unet)
         betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
         self._alphas_cumprod = (1 - betas).cumprod(0).float()
 
@@ -91,6 +93,13 @@ class StandaloneBackbone:
     def dtype(self) -> torch.dtype:
         """What the weights are kept and computed in."""
         return self._embedding.weight.dtype
+
+    @property
+    def lora_targets(self) -> Mapping[str, LoraTarget]:
+        return {
+            name: LoraTarget(name, layer.in_features, layer.out_features)
+            for name, layer in self._adaptable.items()
+        }
 
     @property
     def context_length(self) -> int:
@@ -190,17 +199,22 @@ class StandaloneBackbone:
         timesteps: Tensor,
         text: TextFeatures,
         recorder: AttentionRecorder | None = None,
+        lora: Lora | None = None,
     ) -> Tensor:
         noisy = noisy.to(self.device, self.dtype)
         context = text.context.to(self.device, self.dtype)
         if len(context) == 1:
             context = context.expand(len(noisy), -1, -1)
-        return self.unet(
-            noisy,
-            timesteps.to(self.device),
-            encoder_hidden_states=context,
-            cross_attention_kwargs=None if recorder is None else {"recorder": recorder},
-        ).sample
+        if lora is not None:
+            lora.check(self.lora_targets, self.name)
+            lora = lora.to(self.device)
+        with applied(self._adaptable, lora):
+            return self.unet(
+                noisy,
+                timesteps.to(self.device),
+                encoder_hidden_states=context,
+                cross_attention_kwargs=None if recorder is None else {"recorder": recorder},
+            ).sample
 
 
 class RecordableAttention:
@@ -233,6 +247,13 @@ class RecordableAttention:
         mixed = F.scaled_dot_product_attention(query, key, value, scale=attn.scale)
         out = attn.to_out[0](mixed.transpose(1, 2).flatten(2))
         return attn.to_out[1](out)
+
+
+def adaptable_layers(unet: UNet2DConditionModel) -> dict[str, nn.Linear]:
+    """The projections of every attention, by the names a LoRA has for them."""
+    attentions = (name.removesuffix(".processor") for name in unet.attn_processors)
+    paths = [f"{attention}.{projection}" for attention in attentions for projection in PROJECTIONS]
+    return {kohya_name(path): cast(nn.Linear, unet.get_submodule(path)) for path in paths}
 
 
 def make_recordable(unet: UNet2DConditionModel) -> None:

@@ -1,8 +1,18 @@
-"""Stage Two: tokens that look like the objects of one picture, and like one property of each."""
+"""Stage Two: tokens that look like the objects of one picture, and like one property of each; and a LoRA
+that draws them closer, where refinement is wanted."""
 
 from ice_core.training.config import TrainingConfig
 from ice_core.training.events import Finished, Snapshot, StepDone, TrainingEvent
 from ice_core.training.inversion import InversionConfig, Inverted, invert
+from ice_core.training.refinement import (
+    PriorDrawn,
+    Refined,
+    RefinementConfig,
+    RefinementEvent,
+    RefinementSnapshot,
+    RefinementState,
+    refine,
+)
 from ice_core.training.state import TrainingState, learned_so_far
 from ice_core.training.trainer import train
 
@@ -10,6 +20,12 @@ __all__ = [
     "Finished",
     "InversionConfig",
     "Inverted",
+    "PriorDrawn",
+    "Refined",
+    "RefinementConfig",
+    "RefinementEvent",
+    "RefinementSnapshot",
+    "RefinementState",
     "Snapshot",
     "StepDone",
     "TrainingConfig",
@@ -17,5 +33,6 @@ __all__ = [
     "TrainingState",
     "invert",
     "learned_so_far",
+    "refine",
     "train",
 ]

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from safetensors import safe_open
 from safetensors.torch import load_file
+from torch import Tensor
 
 from ice_core.errors import IceError
 from ice_core.world.architecture import CLIP_CONFIG
@@ -26,27 +30,43 @@ def load_bundled_backbone(device: str = "cpu") -> StandaloneBackbone:
     """The small model of the rendered world, on diffusers."""
     from ice_core.standalone.checkpoint import load_checkpoint
 
-    return load_checkpoint(_present(MODEL_FILE), device)
+    return load_checkpoint(require_weights(MODEL_FILE), device)
 
 
-def load_bundled_towers(backbone: StandaloneBackbone, device: str = "cpu") -> OpenClipTowers:
-    """Its CLIP: the image tower from its own file, the text tower shared with the checkpoint."""
+def load_bundled_towers(backbone: StandaloneBackbone | None = None, device: str = "cpu") -> OpenClipTowers:
+    """Its CLIP: the image tower from its own file, the text tower shared with the checkpoint, which is
+    read from there when no backbone is given (hosts have no need of the standalone one)."""
     import open_clip
 
     from ice_core.retrieval.towers import OpenClipTowers
     from ice_core.standalone.ldm import text_state_to_open_clip
 
+    text = _text_state(require_weights(MODEL_FILE)) if backbone is None else backbone.text_state()
+    state = load_file(require_weights(CLIP_FILE)) | text_state_to_open_clip(text)
     model = open_clip.CLIP(**CLIP_CONFIG)
-    state = load_file(_present(CLIP_FILE)) | text_state_to_open_clip(backbone.text_state())
     model.load_state_dict({k: v.float() for k, v in state.items()})
     return OpenClipTowers(
         model.eval().requires_grad_(False),
         name="bundled",
-        fingerprint=backbone.fingerprint,
+        fingerprint=_sha256(MODEL_FILE) if backbone is None else backbone.fingerprint,
         mean=open_clip.OPENAI_DATASET_MEAN,
         std=open_clip.OPENAI_DATASET_STD,
         device=device,
     )
+
+
+def _text_state(checkpoint: Path) -> dict[str, Tensor]:
+    """The text tower's weights in a checkpoint, keys relative to `text_model.`."""
+    from ice_core.standalone.ldm import TEXT_PREFIX
+
+    with safe_open(checkpoint, "pt") as file:
+        names = [name for name in file.keys() if name.startswith(TEXT_PREFIX)]  # noqa: SIM118
+        return {name.removeprefix(TEXT_PREFIX): file.get_tensor(name) for name in names}
+
+
+@cache
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def world_vocabulary() -> Vocabulary:
@@ -67,7 +87,8 @@ def bundled_retriever(
     return Retriever(towers, world_vocabulary(), RetrievalConfig(), cache_folder=cache_folder)
 
 
-def _present(path: Path) -> Path:
+def require_weights(path: Path) -> Path:
+    """The path of a bundled file; IceError where it is missing."""
     if not path.is_file():
         raise IceError(
             f"the bundled weights {path.name} are missing: install the package again, or make "

@@ -13,8 +13,22 @@ from torch import Tensor
 from ice_core.attention import AttentionRecorder
 from ice_core.backbone import Prompt, TextFeatures, Token
 from ice_core.errors import IceError
+from ice_core.lora import Lora, LoraTarget, kohya_name
 
 WIDTH, CONTEXT = 16, 20
+
+
+def layer(kind: str) -> str:
+    """Name of the fake's one attention's projection ("q", "k", "v", "out.0")."""
+    return kohya_name(f"mid_block.attentions.0.transformer_blocks.0.attn2.to_{kind}")
+
+
+def term(lora: Lora, kind: str, x: Tensor) -> Tensor:
+    """What a LoRA adds to a projection of x; 0 for one that it leaves alone."""
+    name = layer(kind)
+    if name not in lora.down:
+        return torch.zeros(())
+    return lora.scale(name) * x @ lora.down[name].T @ lora.up[name].T
 
 
 class FakeBackbone:
@@ -51,6 +65,11 @@ class FakeBackbone:
     @property
     def encoders(self) -> Mapping[str, int]:
         return {"clip_l": WIDTH}
+
+    @property
+    def lora_targets(self) -> Mapping[str, LoraTarget]:
+        widths = {"q": (4, WIDTH), "k": (WIDTH, WIDTH), "v": (WIDTH, WIDTH), "out.0": (WIDTH, 4)}
+        return {layer(kind): LoraTarget(layer(kind), *width) for kind, width in widths.items()}
 
     def encode_image(self, images: Tensor) -> Tensor:
         x = F.avg_pool2d(images, self.factor) * 2 - 1
@@ -92,17 +111,27 @@ class FakeBackbone:
         timesteps: Tensor,
         text: TextFeatures,
         recorder: AttentionRecorder | None = None,
+        lora: Lora | None = None,
     ) -> Tensor:
         batch, _, height, width = noisy.shape
         x = noisy.flatten(2).transpose(1, 2)
-        query = (x @ self.weights["query"].T)[:, None]
-        key = (text.context @ self.weights["key"])[:, None]
+        query, key, value = x @ self.weights["query"].T, text.context @ self.weights["key"], text.context
+        if lora is not None:
+            lora.check(self.lora_targets, self.name)
+            query, key, value = (
+                query + term(lora, "q", x),
+                key + term(lora, "k", value),
+                value + term(lora, "v", value),
+            )
+        query, key, value = query[:, None], key[:, None], value[:, None]
         size, scale = (height, width), WIDTH**-0.5
         if recorder is not None and recorder.wants("self", size):
             recorder.record("self", size, query * 4, query * 4, scale)
         if recorder is not None and recorder.wants("cross", size):
             recorder.record("cross", size, query, key, scale)
-        mixed = F.scaled_dot_product_attention(query, key, text.context[:, None], scale=scale)
-        out = x + mixed[:, 0] @ self.weights["value"].T
+        mixed = F.scaled_dot_product_attention(query, key, value, scale=scale)[:, 0]
+        out = x + mixed @ self.weights["value"].T
+        if lora is not None:
+            out = out + term(lora, "out.0", mixed)
         out = out * (1 + timesteps.view(-1, 1, 1) / 1000)
         return out.transpose(1, 2).reshape(batch, 4, height, width)

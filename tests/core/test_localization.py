@@ -27,6 +27,7 @@ from ice_core.localization import (
     concepts_from_masks,
     localize,
 )
+from ice_core.lora import Lora
 from ice_core.segmentation import SegmentationConfig
 
 MEANS = {"ball": (1.0, 0, 0), "cube": (0, 0, 1.0), "background": (0, 1.0, 0), "things": (0.4, 0.4, 0.4)}
@@ -51,13 +52,14 @@ class ColorWords(FakeBackbone):
         timesteps: Tensor,
         text: TextFeatures,
         recorder: AttentionRecorder | None = None,
+        lora: Lora | None = None,
     ) -> Tensor:
         size = (noisy.shape[2], noisy.shape[3])
         if recorder is not None:
             x = noisy.flatten(2).transpose(1, 2)[:, None]
             recorder.record("self", size, x, x, 3.0)
             recorder.record("cross", size, x, text.extra["wanted"][:, None], 1.0)
-        return super().predict(noisy, timesteps, text)
+        return super().predict(noisy, timesteps, text, lora=lora)
 
 
 @dataclass(frozen=True)

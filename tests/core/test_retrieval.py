@@ -353,7 +353,7 @@ def test_opens_a_model_from_a_safetensors_file(clip, tmp_path, monkeypatch):
         ("weights.safetensors", None, "which model"),
         ("ViT-B-32=absent.safetensors", None, "no file absent"),
         ("ViT-B-32=weights.bin", None, "not a .safetensors"),
-        ("ViT-B-32", None, "there are: .*openai.*--labels"),
+        ("ViT-B-32", None, "there are: .*openai.*name the objects yourself"),
         ("ViT-B-32", "nonsense", "'nonsense'"),
         ("ViT-B-16-SigLIP", "webli", "not a plain CLIP"),
     ],
@@ -368,5 +368,5 @@ def test_a_failed_download_names_the_way_out(monkeypatch):
         raise OSError("no route to host")
 
     monkeypatch.setattr(open_clip, "create_model", offline)
-    with pytest.raises(IceError, match=r"NAME=FILE.safetensors.*--labels"):
+    with pytest.raises(IceError, match=r"NAME=FILE.safetensors.*name the objects yourself"):
         load_open_clip("ViT-B-32", "openai")

@@ -19,7 +19,9 @@ class Oracle(FakeBackbone):
         super().__init__()
         self.clean, self.prediction = clean, prediction  # type: ignore[assignment]
 
-    def predict(self, noisy: Tensor, timesteps: Tensor, text: TextFeatures, recorder=None) -> Tensor:
+    def predict(
+        self, noisy: Tensor, timesteps: Tensor, text: TextFeatures, recorder=None, lora=None
+    ) -> Tensor:
         alpha = self.alphas_cumprod[timesteps].view(-1, 1, 1, 1)
         noise = (noisy - alpha.sqrt() * self.clean) / (1 - alpha).sqrt()
         if self.prediction == "v_prediction":
@@ -32,7 +34,9 @@ class GaussianData(FakeBackbone):
 
     mean, spread = 0.3, 0.5
 
-    def predict(self, noisy: Tensor, timesteps: Tensor, text: TextFeatures, recorder=None) -> Tensor:
+    def predict(
+        self, noisy: Tensor, timesteps: Tensor, text: TextFeatures, recorder=None, lora=None
+    ) -> Tensor:
         alpha = self.alphas_cumprod[timesteps].view(-1, 1, 1, 1)
         variance = alpha * self.spread**2 + 1 - alpha
         return (1 - alpha).sqrt() * (noisy - alpha.sqrt() * self.mean) / variance

@@ -17,6 +17,7 @@ from ice_core.attention import AttentionRecorder
 from ice_core.backbone import Prompt, TextFeatures, Token
 from ice_core.concepts import Concept, ConceptSet, LearnedConcepts
 from ice_core.errors import IceError
+from ice_core.lora import Lora
 from ice_core.training import (
     Finished,
     InversionConfig,
@@ -264,9 +265,14 @@ class Breaking(FakeBackbone):
         self.left = after
 
     def predict(
-        self, noisy: Tensor, timesteps: Tensor, text: TextFeatures, recorder: AttentionRecorder | None = None
+        self,
+        noisy: Tensor,
+        timesteps: Tensor,
+        text: TextFeatures,
+        recorder: AttentionRecorder | None = None,
+        lora: Lora | None = None,
     ) -> Tensor:
-        output = super().predict(noisy, timesteps, text, recorder)
+        output = super().predict(noisy, timesteps, text, recorder, lora)
         if torch.is_grad_enabled():
             self.left -= 1
         return output * float("nan") if self.left < 0 else output
@@ -295,11 +301,12 @@ def test_only_the_placeholders_are_recorded_and_only_where_they_are_read() -> No
             timesteps: Tensor,
             text: TextFeatures,
             recorder: AttentionRecorder | None = None,
+            lora: Lora | None = None,
         ) -> Tensor:
             if torch.is_grad_enabled() and recorder is not None:
                 assert recorder.columns is not None
                 self.seen.append((recorder.columns, recorder.sizes))
-            return super().predict(noisy, timesteps, text, recorder)
+            return super().predict(noisy, timesteps, text, recorder, lora)
 
     backbone = Watching()
     backbone.seen = []
@@ -349,6 +356,7 @@ def test_alignment_reads_the_recorded_size_nearest_to_a_quarter() -> None:
             timesteps: Tensor,
             text: TextFeatures,
             recorder: AttentionRecorder | None = None,
+            lora: Lora | None = None,
         ) -> Tensor:
             for size in self.sizes if recorder else ():
                 queries = torch.zeros(1, 1, size[0] * size[1], 16)

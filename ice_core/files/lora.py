@@ -1,0 +1,144 @@
+"""LoRAs in kohya's layout: ComfyUI, AUTOMATIC1111/Forge and diffusers read them.
+
+Per layer three tensors, `<name>.lora_down.weight` [rank, inputs], `<name>.lora_up.weight` [outputs, rank]
+and `<name>.alpha` (a scalar). The header carries the Stability AI model spec and, under `ice.`, what made
+the file.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from ice_core.concepts import LearnedConcepts
+from ice_core.errors import IceError
+from ice_core.files.embeddings import file_name
+from ice_core.files.paths import atomic_write, free_path
+from ice_core.lora import Lora
+from ice_core.version import package_version
+
+_DOWN, _UP, _ALPHA = ".lora_down.weight", ".lora_up.weight", ".alpha"
+
+
+def lora_state_dict(lora: Lora) -> dict[str, Tensor]:
+    """The tensors of a file, float32 on the CPU; also what ComfyUI's LORA_MODEL wires carry."""
+    lora = lora.detach()
+    state = {}
+    for name in sorted(lora.down):
+        state[name + _DOWN] = lora.down[name].contiguous()
+        state[name + _UP] = lora.up[name].contiguous()
+        state[name + _ALPHA] = torch.tensor(lora.alpha)
+    return state
+
+
+def lora_from_state_dict(state: Mapping[str, Tensor], where: str = "the LoRA") -> Lora:
+    """The inverse of `lora_state_dict`, also for files of others that adapt linear layers only.
+
+    A layer whose alpha differs from the first one's takes the difference into its `up`; without an alpha
+    the scale is 1. Raises IceError for anything that is not down, up or alpha of a U-Net's linear layer.
+    """
+    down: dict[str, Tensor] = {}
+    up: dict[str, Tensor] = {}
+    alphas: dict[str, float] = {}
+    for key, value in state.items():
+        name, _, kind = key.partition(".")
+        if not name.startswith("lora_unet_") or "." + kind not in (_DOWN, _UP, _ALPHA):
+            raise IceError(
+                f"{where} holds {key!r}; only LoRAs of the U-Net in kohya's layout can be used, such as "
+                "those that this package saves"
+            )
+        if "." + kind == _ALPHA:
+            if value.numel() != 1:
+                raise IceError(f"{where} holds {key!r} of shape {tuple(value.shape)}; it must be one number")
+            alphas[name] = float(value)
+        else:
+            (down if "." + kind == _DOWN else up)[name] = value.detach().float().cpu()
+    if not all(bool(v.isfinite().all()) for v in (*down.values(), *up.values())):
+        raise IceError(f"{where} holds values that are not numbers; train or download it again")
+    alphas = {name: alphas.get(name, float(len(value))) for name, value in down.items()}
+    alpha = next((value for value in alphas.values() if value), 1.0)
+    for name in down.keys() & up.keys():
+        if alphas[name] != alpha:
+            up[name] = up[name] * (alphas[name] / alpha)
+    return Lora(down, up, alpha)
+
+
+def save_lora(
+    lora: Lora | Mapping[str, Tensor],
+    path: Path,
+    learned: LearnedConcepts,
+    date: str = "",
+    title: str = "",
+    description: str = "",
+    thumbnail: str | None = None,
+    extra: Mapping[str, str] | None = None,
+    replace: bool = False,
+) -> Path:
+    """Write a LoRA, or its state dict, that was learned for these concepts -> the file's path.
+
+    date: ISO 8601; thumbnail: a data URI; extra: further header entries. Unless `replace` is set nothing is
+    overwritten: the name is counted up.
+    """
+    state = lora_state_dict(lora) if isinstance(lora, Lora) else lora
+    tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
+    path = Path(path) if replace else free_path(path)
+    labels = list(dict.fromkeys(concept.label for concept in learned.concepts))
+    roles = ("object", *learned.axes)
+    triggers = [
+        " ".join(f"embedding:{Path(file_name(c.key, role)).stem}" for role in roles) for c in learned.concepts
+    ]
+    header = {
+        "modelspec.sai_model_spec": "1.0.0",
+        "modelspec.architecture": f"{learned.architecture}/lora",
+        "modelspec.title": title or path.stem,
+        "modelspec.description": description or _describe(labels),
+        "modelspec.trigger_phrase": ", ".join(triggers),
+        "ice.version": package_version(),
+        "ice.base_name": learned.base_name,
+        "ice.base_fingerprint": learned.base_fingerprint,
+        "ice.keys": json.dumps([concept.key for concept in learned.concepts]),
+        "ice.labels": json.dumps(labels),
+        "ice.axes": json.dumps(list(learned.axes)),
+        "ice.seed": str(learned.seed),
+        "ice.steps": str(learned.steps),
+        **(extra or {}),
+    }
+    optional = {"date": date, "thumbnail": thumbnail}
+    header |= {f"modelspec.{key}": value for key, value in optional.items() if value}
+    return atomic_write(path, save(tensors, header))
+
+
+def _describe(labels: Sequence[str]) -> str:
+    what = f"{', '.join(labels)}, learned from a single picture"
+    return f"Refines the model for the embeddings of {what}; use it together with them."
+
+
+def load_lora(path: Path) -> Lora:
+    """Read a LoRA of the U-Net's linear layers in kohya's layout, float32 on the CPU.
+
+    Raises IceError for a file that is missing, damaged, or holds something else. Whether it fits a model
+    is for `Lora.check` to say.
+    """
+    return lora_from_state_dict(_read(path)[1], str(path))
+
+
+def lora_header(path: Path) -> dict[str, str]:
+    """What a LoRA's file says about itself; empty for one without a header. Raises IceError."""
+    return _read(path)[0]
+
+
+def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    path = Path(path)
+    if not path.is_file():
+        raise IceError(f"there is no LoRA file {path}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            return dict(file.metadata() or {}), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise IceError(f"cannot read {path}: {error}; the file is damaged or no safetensors file") from error

@@ -1,0 +1,51 @@
+"""Small pictures that nodes show: a bar chart of words, and what a training has learned so far."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from PIL import Image, ImageDraw
+
+if TYPE_CHECKING:
+    from ice_core.retrieval.retriever import Retrieved
+
+_WIDTH, _ROW, _MARGIN = 640, 40, 24
+_PAPER, _INK, _GREY = (255, 255, 255), (28, 30, 34), (112, 118, 128)
+
+
+def word_chart(words: Sequence[Retrieved]) -> Image.Image:
+    """One bar per word, as long as its similarity with the picture is against the best one's."""
+    from ice_core.pictures import color_of, font
+
+    canvas = Image.new("RGB", (_WIDTH, 2 * _MARGIN + _ROW * len(words)), _PAPER)
+    draw = ImageDraw.Draw(canvas)
+    labels = max(font(18).getlength(word.label) for word in words)
+    left = _MARGIN + min(labels, _WIDTH / 2) + 14
+    room = _WIDTH - _MARGIN - left - 64
+    longest = max(max(word.similarity for word in words), 1e-6)
+    for i, word in enumerate(words):
+        middle = _MARGIN + _ROW * (i + 0.5)
+        length = max(2, room * max(0.0, word.similarity) / longest)
+        draw.text((left - 14, middle), word.label, fill=_INK, font=font(18), anchor="rm")
+        draw.rounded_rectangle((left, middle - 12, left + length, middle + 12), 5, fill=color_of(0))
+        score = f"{word.similarity:.3f}"
+        draw.text((left + length + 10, middle), score, fill=_GREY, font=font(15), anchor="lm")
+    return canvas
+
+
+def captioned(pictures: Sequence[Image.Image], captions: Sequence[str], line: str) -> Image.Image:
+    """Pictures of one size side by side, each with its caption, and a line below all of them."""
+    from ice_core.pictures import font
+
+    # Small pictures are enlarged, so that there is room to read what is written below them.
+    side = max(192, pictures[0].width)
+    scaled = [picture.resize((side, side * picture.height // picture.width)) for picture in pictures]
+    height, band = scaled[0].height, 26
+    canvas = Image.new("RGB", (side * len(scaled), height + 2 * band), _PAPER)
+    draw = ImageDraw.Draw(canvas)
+    for i, (picture, caption) in enumerate(zip(scaled, captions, strict=True)):
+        canvas.paste(picture, (side * i, 0))
+        draw.text((side * (i + 0.5), height + band / 2), caption, fill=_INK, font=font(15), anchor="mm")
+    draw.text((8, height + band * 1.5), line, fill=_GREY, font=font(13), anchor="lm")
+    return canvas

@@ -1,0 +1,78 @@
+"""Where learned concepts lie in the host's folders, and what they are called there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ice_core.concepts import LearnedConcepts
+from ice_core.errors import IceError
+
+EMBEDDINGS, OUTPUT = "embeddings", "output"
+_OWN = "ice"
+"""The folder below the output folder that is searched for concepts: all of it may hold very much."""
+
+
+@dataclass(frozen=True)
+class LoadedConcepts(LearnedConcepts):
+    """Learned concepts that lie in this subfolder of the embeddings folder ("" for the folder itself)."""
+
+    folder: str = ""
+
+
+def concept_folders(root: Path) -> Iterator[Path]:
+    """Folders below `root`, itself included, that hold saved concepts: an object and an instance token."""
+    for folder, subfolders, files in os.walk(root, followlinks=True):
+        subfolders.sort()
+        names = set(files)
+        objects = (name for name in names if name.endswith("_object.safetensors"))
+        if any(name.replace("_object.", "_instance.") in names for name in objects):
+            yield Path(folder)
+
+
+def listed(embeddings: Sequence[Path], output: Path) -> dict[str, Path]:
+    """Every folder of saved concepts by the name it has in lists: "embeddings/ice/vase"."""
+    found: dict[str, Path] = {}
+    for root in embeddings:
+        for folder in concept_folders(root):
+            found.setdefault(_join(EMBEDDINGS, folder.relative_to(root)), folder)
+    for folder in concept_folders(output / _OWN):
+        found.setdefault(_join(OUTPUT, folder.relative_to(output)), folder)
+    return found
+
+
+def _join(root: str, below: Path) -> str:
+    return root if below == Path() else f"{root}/{below.as_posix()}"
+
+
+def saved() -> dict[str, Path]:
+    """`listed` of the host's own folders."""
+    import folder_paths
+
+    embeddings = [Path(folder) for folder in folder_paths.get_folder_paths("embeddings")]
+    return listed(embeddings, Path(folder_paths.get_output_directory()))
+
+
+def load(name: str) -> LearnedConcepts:
+    """The concepts of a listed folder. Raises IceError when there is none of that name, or it is damaged."""
+    from ice_core.files.embeddings import load_concepts
+
+    folders = saved()
+    if name not in folders:
+        there = ", ".join(folders) or "none; save some with ICE Save Concepts"
+        raise IceError(f"there are no saved concepts in {name!r}; there are: {there}")
+    learned = load_concepts(folders[name])
+    root, _, below = name.partition("/")
+    return LoadedConcepts(**vars(learned), folder=below) if root == EMBEDDINGS else learned
+
+
+def token_names(name: str) -> tuple[str, ...]:
+    """Names of the tokens in a listed folder. Raises IceError as `load` does."""
+    return tuple(load(name).tokens)
+
+
+def embedding_name(path: Path, root: Path) -> str:
+    """A file below an embeddings folder as it is typed in a prompt: "embedding:ice/vase/ball_color"."""
+    return f"embedding:{path.relative_to(root).with_suffix('').as_posix()}"

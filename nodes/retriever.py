@@ -1,0 +1,254 @@
+"""The node that names what a picture shows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import torch
+from comfy_api.latest import io, ui
+from torch import Tensor
+
+from ice_core.errors import IceError
+
+from .drawings import word_chart
+from .types import FoundWords, Words, schema
+from .values import Progress, image_of, picture_of
+
+BUNDLED, OPEN_CLIP, CONNECTED = "bundled demo CLIP", "open_clip model", "connected CLIP_VISION"
+_TEXTS_AT_ONCE = 256
+
+
+class ConceptRetriever(io.ComfyNode):
+    """Words for a picture, by sparse decomposition of its CLIP embedding."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="ICEConceptRetriever",
+            display_name="ICE Concept Retriever",
+            description="Names what a picture shows, with CLIP and a vocabulary.",
+            search_aliases=[
+                "interrogate",
+                "tag image",
+                "clip interrogator",
+                "caption",
+                "what is in the image",
+            ],
+            shows_result=True,
+            inputs=[
+                io.Image.Input("image", tooltip="The picture, of any size; one, not a batch of several."),
+                io.Combo.Input(
+                    "source",
+                    options=[BUNDLED, OPEN_CLIP, CONNECTED],
+                    default=BUNDLED,
+                    tooltip="Which CLIP looks at the picture. The bundled one knows the rendered demo world "
+                    "only; for photographs take an open_clip model, or connect CLIP_VISION and the CLIP of "
+                    "a checkpoint that belong together.",
+                ),
+                io.String.Input(
+                    "open_clip_model",
+                    default="ViT-L-14-quickgelu/openai",
+                    tooltip="For the source 'open_clip model': NAME/WEIGHTS, downloaded on first use, or "
+                    "NAME=FILE.safetensors.",
+                ),
+                io.String.Input(
+                    "vocabulary",
+                    default="",
+                    multiline=True,
+                    tooltip="Words to choose from, with commas between or one per line. Left blank, the "
+                    "built-in vocabulary of about 13 000 words (of the demo's world for the bundled CLIP).",
+                ),
+                io.Int.Input(
+                    "count",
+                    default=8,
+                    min=1,
+                    max=100,
+                    tooltip="At most so many words are passed on and shown.",
+                ),
+                io.ClipVision.Input(
+                    "clip_vision",
+                    optional=True,
+                    tooltip="For the source 'connected CLIP_VISION': ViT-H/14 for SD 2.x, ViT-bigG/14 for "
+                    "SDXL.",
+                ),
+                io.Clip.Input(
+                    "clip",
+                    optional=True,
+                    tooltip="For the source 'connected CLIP_VISION': the CLIP of an SD 2.x or SDXL "
+                    "checkpoint. That of SD 1.x lacks the projection that this needs.",
+                ),
+            ],
+            outputs=[
+                Words.Output(display_name="words", tooltip="For the ICE Attention Segmentor."),
+                io.String.Output(display_name="text", tooltip="A word and its similarity per line."),
+                io.Image.Output(display_name="chart", tooltip="The same as a bar chart."),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        image: Tensor,
+        source: str,
+        open_clip_model: str,
+        vocabulary: str,
+        count: int,
+        clip_vision: Any = None,
+        clip: Any = None,
+    ) -> io.NodeOutput:
+        from ice_core.retrieval.dictionary import Vocabulary
+        from ice_core.retrieval.retriever import Retriever
+        from ice_core.world.bundled import world_vocabulary
+
+        picture = picture_of(image)
+        if vocabulary.strip():
+            words = Vocabulary.from_text(vocabulary)
+        else:
+            words = world_vocabulary() if source == BUNDLED else Vocabulary.built_in()
+        retriever = Retriever(Watched(_towers(source, open_clip_model, clip_vision, clip)), words)
+        found = tuple(retriever.retrieve(picture)[:count])
+        if not found:
+            raise IceError(
+                f"none of the {len(words.words)} words explains the picture: give other words in "
+                "`vocabulary`, or choose another CLIP as `source`"
+            )
+        text = "\n".join(f"{word.label} {word.similarity:.3f}" for word in found)
+        chart = image_of(word_chart(found))
+        return io.NodeOutput(FoundWords(found, retriever), text, chart, ui=ui.PreviewImage(chart, cls=cls))
+
+
+def _towers(source: str, open_clip_model: str, clip_vision: Any, clip: Any) -> Any:
+    """The image and the text tower that a source stands for."""
+    if source == BUNDLED:
+        return _bundled()
+    if source == OPEN_CLIP:
+        return _open_clip(open_clip_model.strip())
+    if clip_vision is None or clip is None:
+        missing = " and ".join(
+            name for name, wire in (("clip_vision", clip_vision), ("clip", clip)) if wire is None
+        )
+        raise IceError(f"the source {CONNECTED!r} needs {missing}: connect it, or choose another source")
+    return ConnectedTowers(clip_vision, clip)
+
+
+@lru_cache(maxsize=1)
+def _bundled() -> Any:
+    from ice_core.world.bundled import load_bundled_towers
+
+    return load_bundled_towers()
+
+
+@lru_cache(maxsize=1)
+def _open_clip(text: str) -> Any:
+    """Towers by NAME/WEIGHTS or NAME=FILE, kept until another model is asked for."""
+    import comfy.model_management
+
+    from ice_core.retrieval.towers import load_open_clip
+
+    name, _, weights = (text, "", "") if "=" in text else text.partition("/")
+    return load_open_clip(name, weights or None, comfy.model_management.text_encoder_device())
+
+
+class Watched:
+    """Towers that show progress and look for Cancel while they embed a whole vocabulary."""
+
+    def __init__(self, towers: Any) -> None:
+        self._towers = towers
+        self.name, self.fingerprint = towers.name, towers.fingerprint
+
+    def encode_images(self, images: Tensor) -> Tensor:
+        return self._towers.encode_images(images)
+
+    def encode_texts(self, texts: Sequence[str]) -> Tensor:
+        if len(texts) <= _TEXTS_AT_ONCE:
+            return self._towers.encode_texts(texts)
+        progress, parts = Progress(len(texts)), []
+        for start in range(0, len(texts), _TEXTS_AT_ONCE):
+            progress(start)
+            parts.append(self._towers.encode_texts(texts[start : start + _TEXTS_AT_ONCE]))
+        progress(len(texts))
+        return torch.cat(parts)
+
+
+class ConnectedTowers:
+    """The host's CLIP_VISION with the text encoder of a checkpoint that was trained beside it.
+
+    ViT-H/14 goes with the encoder of SD 2.x, ViT-bigG/14 with the larger one of SDXL. Checkpoints of
+    SD 1.x left the projection into the common space behind. Raises IceError for other pairs.
+    """
+
+    _KEYS = ("h", "g")
+
+    def __init__(self, clip_vision: Any, clip: Any) -> None:
+        self._vision, self._clip = clip_vision, clip.clone()
+        remedy = f"use the source {OPEN_CLIP!r}"
+        module = clip.cond_stage_model
+        keys = [key for key in self._KEYS if hasattr(module, f"clip_{key}")]
+        if not keys:
+            there = ", ".join(sorted(clip.tokenize(""))) or "none"
+            raise IceError(
+                f"the connected CLIP (text encoders: {there}) has no projection into the space that it "
+                f"shares with CLIP_VISION; only SD 2.x and SDXL checkpoints have one: {remedy}"
+            )
+        self._key = keys[0]
+        self._encoder = getattr(module, f"clip_{self._key}")
+        size = int(clip_vision.image_size)
+        made = self.encode_images(torch.zeros(1, 3, size, size)).shape[1]
+        wanted = len(self._encoder.transformer.text_projection.weight)
+        if made != wanted:
+            raise IceError(
+                f"CLIP_VISION makes embeddings of {made} numbers, the text encoder clip_{self._key} of "
+                f"{wanted}: they do not belong together; load ViT-H/14 for SD 2.x or ViT-bigG/14 for SDXL, "
+                f"or {remedy}"
+            )
+
+    @property
+    def name(self) -> str:
+        return f"the connected CLIP (clip_{self._key})"
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the text tower alone: what is cached are the embeddings of words."""
+        import hashlib
+
+        from ice_core.retrieval.towers import weights_fingerprint
+
+        weights = weights_fingerprint(self._encoder.state_dict())
+        # LoRAs on the wire change the embeddings without changing the weights yet.
+        patches = self._clip.patcher.patches_uuid if self._clip.patcher.patches else ""
+        return hashlib.sha256(f"{weights}{patches}".encode()).hexdigest()
+
+    def encode_images(self, images: Tensor) -> Tensor:
+        from ice_core.concepts import unit
+
+        # Squeezed, not cropped: Stage One must see what lies near the border.
+        embedded = self._vision.encode_image(images.movedim(1, -1), crop=False)["image_embeds"]
+        if embedded is None:
+            raise IceError(f"the connected CLIP_VISION is no CLIP: use the source {OPEN_CLIP!r}")
+        return unit(embedded.detach()).cpu()
+
+    @torch.no_grad()
+    def encode_texts(self, texts: Sequence[str]) -> Tensor:
+        from ice_core.concepts import unit
+
+        clip = self._clip
+        clip.cond_stage_model.reset_clip_options()
+        try:
+            clip.load_model()
+            clip.cond_stage_model.set_clip_options(
+                {"execution_device": clip.patcher.load_device, "projected_pooled": True}
+            )
+            parts = [
+                unit(self._encoder.encode([self._ids(text) for text in texts[i : i + 64]])[1]).cpu()
+                for i in range(0, len(texts), 64)
+            ]
+        finally:
+            clip.cond_stage_model.reset_clip_options()
+        return torch.cat(parts)
+
+    def _ids(self, text: str) -> list[Any]:
+        """Padded ids of a text's first section; parentheses are no weights."""
+        escaped = text.replace("(", "\\(").replace(")", "\\)")
+        return [entry[0] for entry in self._clip.tokenize(escaped)[self._key][0]]

@@ -1,0 +1,208 @@
+"""The node that finds the objects of a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from comfy_api.latest import io, ui
+from torch import Tensor
+
+from ice_core.concepts import ConceptSet
+from ice_core.errors import IceError
+
+from .graph import EVERY, MASKS, ONE_PASS, submitted_inputs
+from .types import Concepts, FoundWords, Words, schema
+from .values import Cancellable, Progress, image_of, masks_in, masks_of, picture_of, words_in
+
+if TYPE_CHECKING:
+    from ice_core.localization import LocalizationConfig
+
+_CONNECT_WORDS = f"the mode {EVERY!r} needs `words`: connect an ICE Concept Retriever, or name the objects"
+
+
+class AttentionSegmentor(io.ComfyNode):
+    """Stage One: objects with masks, by the diffusion model's own attention."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="ICEAttentionSegmentor",
+            display_name="ICE Attention Segmentor",
+            description="Finds the objects of a picture and their masks with the diffusion model itself, or "
+            "takes masks that you give it.",
+            search_aliases=["segment", "mask by word", "find objects", "attention mask", "localize"],
+            shows_result=True,
+            hidden=[io.Hidden.unique_id],
+            inputs=[
+                io.Model.Input("model", tooltip="A Stable Diffusion 1.x model, or the ICE Demo Model."),
+                io.Clip.Input("clip", tooltip="The CLIP of the same checkpoint."),
+                io.Vae.Input("vae", tooltip="The VAE of the same checkpoint."),
+                io.Image.Input("image", tooltip="The picture, of any size; one, not a batch of several."),
+                io.Combo.Input(
+                    "mode",
+                    options=[EVERY, ONE_PASS, MASKS],
+                    default=EVERY,
+                    tooltip=f"'{EVERY}': word by word, until nearly all of the picture is explained. "
+                    f"'{ONE_PASS}': look for each of the words once. '{MASKS}': take `masks` as they are, "
+                    "one word each.",
+                ),
+                io.String.Input(
+                    "labels",
+                    default="",
+                    multiline=True,
+                    tooltip="Names of the objects, with commas between or one per line, for the modes with "
+                    "given words or masks. Left blank, the words that come in at `words`.",
+                ),
+                io.Int.Input(
+                    "max_rounds",
+                    default=10,
+                    min=1,
+                    max=50,
+                    tooltip=f"'{EVERY}' tries at most so many words; more can find more and take longer.",
+                ),
+                io.Float.Input(
+                    "min_area",
+                    default=0.025,
+                    min=0.0,
+                    max=0.9,
+                    step=0.005,
+                    tooltip="An object covers more than this share of the picture; smaller finds are "
+                    "dropped. Lower it for small objects.",
+                ),
+                io.Float.Input(
+                    "unexplained",
+                    default=0.1,
+                    min=0.0,
+                    max=0.95,
+                    step=0.01,
+                    tooltip=f"'{EVERY}' ends when less than this share of the picture is left.",
+                ),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=2**31 - 1,
+                    tooltip="Of the noise that the model looks through; another one can find other edges.",
+                ),
+                Words.Input(
+                    "words", optional=True, tooltip="From the ICE Concept Retriever: it names the objects."
+                ),
+                io.Mask.Input(
+                    "masks",
+                    optional=True,
+                    tooltip=f"For '{MASKS}': one mask per word as a batch, of any size, from any node.",
+                ),
+            ],
+            outputs=[
+                Concepts.Output(display_name="concepts", tooltip="For the ICE Intrinsic Trainer."),
+                io.Mask.Output(display_name="masks", tooltip="One mask per object, at the image's size."),
+                io.String.Output(display_name="labels", tooltip="The name of an object per line."),
+                io.Image.Output(display_name="overlay", tooltip="The picture with the masks drawn on it."),
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, labels: str | None) -> bool | str:
+        """Refuse before the queue runs what can be seen from the graph alone."""
+        inputs = submitted_inputs(cls.hidden.unique_id, "ICEAttentionSegmentor")
+        mode = inputs.get("mode")
+        if mode == EVERY and "words" not in inputs:
+            return _CONNECT_WORDS
+        if mode == MASKS and "masks" not in inputs:
+            return _connect_masks()
+        if (
+            mode in (ONE_PASS, MASKS)
+            and labels is not None
+            and not words_in(labels)
+            and "words" not in inputs
+        ):
+            return _no_labels()
+        return True
+
+    @classmethod
+    def execute(
+        cls,
+        model: Any,
+        clip: Any,
+        vae: Any,
+        image: Tensor,
+        mode: str,
+        labels: str,
+        max_rounds: int,
+        min_area: float,
+        unexplained: float,
+        seed: int,
+        words: FoundWords | None = None,
+        masks: Tensor | None = None,
+    ) -> io.NodeOutput:
+        from ice_core.images import resize, working_size
+        from ice_core.localization import LocalizationConfig, concepts_from_labels, concepts_from_masks
+        from ice_core.pictures import overlay
+
+        from .backbone import ComfyBackbone
+
+        picture = picture_of(image)
+        config = LocalizationConfig(max_rounds=max_rounds, min_area=min_area, unexplained=unexplained)
+        backbone: Any = Cancellable(ComfyBackbone(model, clip, vae))
+        height, width = picture.shape[-2:]
+        small = resize(picture, working_size(height, width, backbone.native_size, backbone.multiple))
+        if mode == EVERY:
+            result = _find_every(backbone, words, small, config, seed)
+        elif mode == ONE_PASS:
+            given = _labels(labels, words)
+            result = concepts_from_labels(backbone, small, given, config, torch.Generator().manual_seed(seed))
+        elif masks is None:
+            raise IceError(_connect_masks())
+        else:
+            result = concepts_from_masks(small, _labels(labels, words), masks_in(masks))
+        if not result.concepts:
+            what = "" if mode == EVERY else f"of {', '.join(_labels(labels, words))} "
+            raise IceError(
+                f"no object {what}was found: try other words or another seed, lower min_area, or give masks "
+                f"with the mode {MASKS!r}"
+            )
+        drawn = image_of(overlay(picture, result.concepts))
+        return io.NodeOutput(
+            result,
+            masks_of(result.concepts, (height, width)),
+            "\n".join(concept.key for concept in result.concepts),
+            drawn,
+            ui=ui.PreviewImage(drawn, cls=cls),
+        )
+
+
+def _find_every(
+    backbone: Any, words: FoundWords | None, picture: Tensor, config: LocalizationConfig, seed: int
+) -> ConceptSet:
+    """The whole loop of Stage One, with the overlay as it grows."""
+    from ice_core.localization import localize
+    from ice_core.pictures import overlay
+
+    if words is None:
+        raise IceError(_CONNECT_WORDS)
+    progress = Progress(config.max_rounds)
+    progress(0)
+    generator = torch.Generator().manual_seed(seed)
+    for step in localize(backbone, words.retriever, picture, config, generator):
+        result = step.result
+        progress(step.index, overlay(picture, result.concepts))
+    progress(config.max_rounds)
+    return result
+
+
+def _labels(text: str, words: FoundWords | None) -> Sequence[str]:
+    """The user's words, or those that were retrieved."""
+    labels = words_in(text) or [word.label for word in (words.words if words else ())]
+    if not labels:
+        raise IceError(_no_labels())
+    return labels
+
+
+def _no_labels() -> str:
+    return "`labels` is empty: name the objects, for example 'ball, cube', or connect `words`"
+
+
+def _connect_masks() -> str:
+    return f"the mode {MASKS!r} needs `masks`: connect one mask per word, or choose another mode"

@@ -1,0 +1,166 @@
+"""The node that learns tokens, and a LoRA, from the objects of a picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from comfy_api.latest import io, ui
+from torch import Tensor
+
+from ice_core.concepts import ConceptSet
+from ice_core.errors import IceError
+
+from .graph import TRAINER
+from .types import Concepts, Learned, schema
+from .values import Cancellable, image_of, picture_of, refit, words_in
+
+
+class IntrinsicTrainer(io.ComfyNode):
+    """Stage Two: an object token and a token per axis for every object."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id=TRAINER,
+            display_name="ICE Intrinsic Trainer",
+            description="Learns what each object is and one token for each of its properties. Cancel keeps "
+            "what was learned.",
+            search_aliases=["train embedding", "textual inversion", "learn concept", "train lora"],
+            shows_result=True,
+            inputs=[
+                io.Model.Input(
+                    "model", tooltip="A Stable Diffusion 1.x model, or the ICE Demo Model. It is not changed."
+                ),
+                io.Clip.Input("clip", tooltip="The CLIP of the same checkpoint. It is not changed."),
+                io.Vae.Input("vae", tooltip="The VAE of the same checkpoint."),
+                io.Image.Input("image", tooltip="The picture that the concepts were found in."),
+                Concepts.Input("concepts", tooltip="From the ICE Attention Segmentor."),
+                io.String.Input(
+                    "axes",
+                    default="color, material, pattern",
+                    tooltip="Properties to learn, one plain word each, with commas between: color, texture, "
+                    "style, ... Each becomes a token of every object.",
+                ),
+                io.Int.Input(
+                    "steps",
+                    default=400,
+                    min=2,
+                    max=20000,
+                    tooltip="Half of them learn the objects, half their properties. 400 suit the demo's "
+                    "model, 800 a large one; more take longer and follow the picture more closely.",
+                ),
+                io.Float.Input(
+                    "learning_rate",
+                    default=5e-4,
+                    min=1e-6,
+                    max=0.1,
+                    step=1e-5,
+                    tooltip="How far a step goes. Lower it when training diverges or pictures fall apart.",
+                ),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=2**31 - 1,
+                    tooltip="The same seed and settings learn the same tokens.",
+                ),
+                io.Int.Input(
+                    "preview_every",
+                    default=50,
+                    min=0,
+                    max=20000,
+                    tooltip="Draw a live picture every so many steps, which takes a few seconds; 0 for none.",
+                ),
+                io.Int.Input(
+                    "refine_steps",
+                    default=0,
+                    min=0,
+                    max=20000,
+                    tooltip="Steps that afterwards tune the model's attention as a LoRA, for a closer "
+                    "likeness; 300 are usual. 0 learns tokens only, and the output `lora` stays silent.",
+                ),
+                io.Int.Input(
+                    "lora_rank",
+                    default=4,
+                    min=1,
+                    max=128,
+                    tooltip="Of the LoRA: a higher rank can take in more, and makes a larger file.",
+                ),
+                io.Boolean.Input(
+                    "resume",
+                    default=True,
+                    tooltip="Go on where a cancelled training of the same picture, model and settings "
+                    "stopped. Off: always start anew.",
+                ),
+            ],
+            outputs=[
+                Learned.Output(
+                    display_name="learned", tooltip="For ICE Save Concepts and ICE Concept Composer."
+                ),
+                io.LoraModel.Output(
+                    display_name="lora",
+                    tooltip="For Load LoRA Model; nothing that it leads to runs when refine_steps is 0.",
+                ),
+                io.LossMap.Output(display_name="losses", tooltip="For Plot Loss Graph."),
+                io.Image.Output(display_name="picture", tooltip="Everything at a glance."),
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, axes: str | None) -> bool | str:
+        """Refuse axes that are no plain words before the queue runs."""
+        from ice_core.training.config import TrainingConfig
+
+        try:
+            if axes is not None:
+                TrainingConfig(axes=tuple(words_in(axes)))
+        except IceError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def execute(
+        cls,
+        model: Any,
+        clip: Any,
+        vae: Any,
+        image: Tensor,
+        concepts: ConceptSet,
+        axes: str,
+        steps: int,
+        learning_rate: float,
+        seed: int,
+        preview_every: int,
+        refine_steps: int,
+        lora_rank: int,
+        resume: bool,
+    ) -> io.NodeOutput:
+        import folder_paths
+        from comfy_execution.graph import ExecutionBlocker
+
+        from ice_core.files.embeddings import check_names
+        from ice_core.files.lora import lora_state_dict
+        from ice_core.images import working_size
+        from ice_core.training.config import TrainingConfig
+        from ice_core.training.refinement_state import RefinementConfig
+
+        from .backbone import ComfyBackbone, gradients
+        from .training_run import Job, run
+
+        picture = picture_of(image)
+        training = TrainingConfig(tuple(words_in(axes)), steps, learning_rate=learning_rate, seed=seed)
+        refinement = RefinementConfig(steps=refine_steps, rank=lora_rank)
+        check_names([concept.key for concept in concepts.concepts], training.axes)
+        kept_in = Path(folder_paths.get_output_directory()) / "ice" / "interrupted"
+        with gradients():
+            backbone: Any = Cancellable(ComfyBackbone(model, clip, vae))
+            size = working_size(*picture.shape[-2:], backbone.native_size, backbone.multiple)
+            fitted = refit(concepts, picture, size)
+            job = Job(backbone, picture, fitted, training, refinement, preview_every)
+            result = run(job, kept_in, resume)
+        lora = ExecutionBlocker(None) if result.lora is None else lora_state_dict(result.lora)
+        sheet = image_of(result.sheet)
+        return io.NodeOutput(
+            result.learned, lora, {"loss": list(result.losses)}, sheet, ui=ui.PreviewImage(sheet, cls=cls)
+        )

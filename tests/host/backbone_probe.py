@@ -1,0 +1,69 @@
+"""Runs inside a host's Python: ComfyUI's Backbone on the bundled model, its answers into a file.
+
+python backbone_probe.py HOST PACK QUESTIONS ANSWERS
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from pathlib import Path
+
+host, pack, questions, answers, *options = sys.argv[1:]
+sys.path.insert(0, host)
+os.chdir(host)
+sys.argv = [sys.argv[0], "--cpu", *options]
+
+import comfy.options  # noqa: E402
+
+comfy.options.enable_args_parsing()
+
+import torch  # noqa: E402
+
+# As the host loads a custom node: under a name of its own.
+spec = importlib.util.spec_from_file_location(
+    "ice_pack", Path(pack) / "__init__.py", submodule_search_locations=[pack]
+)
+assert spec is not None
+assert spec.loader is not None
+module = importlib.util.module_from_spec(spec)
+sys.modules["ice_pack"] = module
+spec.loader.exec_module(module)
+
+from ice_pack.nodes.backbone import ComfyBackbone, gradients  # type: ignore[import-not-found] # noqa: E402
+from ice_pack.nodes.demo_model import load_demo_model  # type: ignore[import-not-found] # noqa: E402
+
+sys.path.insert(0, str(Path(pack) / "tests" / "host"))
+from backbone_questions import ask  # noqa: E402
+
+
+def weights(wires: tuple) -> dict[str, torch.Tensor]:
+    """Copies of all weights, as bytes: not every kind of number can be compared."""
+    model, clip, vae = wires
+    parts = {"unet": model.model, "text": clip.cond_stage_model, "vae": vae.first_stage_model}
+    return {
+        f"{k}/{n}": w.reshape(-1).view(torch.uint8).clone()
+        for k, part in parts.items()
+        for n, w in part.state_dict().items()
+    }
+
+
+with torch.inference_mode():  # as the executor calls a node
+    wires = load_demo_model()
+    before = weights(wires)
+    backbone = ComfyBackbone(*wires)
+    with gradients():
+        result = ask(backbone, torch.load(questions, weights_only=True))
+    after = weights(wires)
+result["unchanged"] = torch.tensor(
+    before.keys() == after.keys() and all(torch.equal(before[k], after[k]) for k in before)
+)
+result["hooks"] = torch.tensor(
+    sum(
+        len(m._forward_hooks) + len(m._forward_pre_hooks)
+        for part in (wires[0].model, wires[1].cond_stage_model)
+        for m in part.modules()
+    )
+)
+torch.save(result, answers)

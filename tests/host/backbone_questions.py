@@ -1,0 +1,58 @@
+"""What both Backbones are asked, and their answers as flat tensors."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ice_core.attention import AttentionRecorder
+from ice_core.backbone import Backbone, Prompt, Token
+from ice_core.concepts import Concept, ConceptSet, mean_row
+from ice_core.lora import Lora
+from ice_core.training.config import TrainingConfig
+from ice_core.training.events import Finished
+from ice_core.training.trainer import train
+
+
+def ask(backbone: Backbone, questions: dict[str, Tensor]) -> dict[str, Tensor]:
+    """questions: picture [3, 128, 128], mask [128, 128] bool, noise [2, 4, 16, 16]."""
+    answers: dict[str, Tensor] = {"alphas": backbone.alphas_cumprod}
+    answers["numbers"] = torch.tensor(
+        [backbone.factor, backbone.channels, backbone.multiple, backbone.native_size]
+    )
+    answers["latent"] = backbone.encode_image(questions["picture"][None])
+    answers["picture"] = backbone.decode_latent(answers["latent"])
+    answers["rows"] = backbone.word_rows("turquoise ball")["clip_l"]
+
+    rows = {k: v.detach().clone().requires_grad_() for k, v in mean_row(backbone.word_rows("ball")).items()}
+    token = Token("ball.object", rows)
+    prompts = [Prompt(("a photo of a", token, "on sand")), Prompt(("a red (metal) cube",))]
+    text = backbone.encode_prompts(prompts)
+    answers["context"], answers["pooled"] = text.context, text.pooled
+    answers["columns"] = torch.tensor([c for spans in text.columns for span in spans for c in span])
+
+    times = torch.tensor([20, 700])
+    recorder = AttentionRecorder()
+    predicted = backbone.predict(questions["noise"], times, text, recorder)
+    for kind in ("self", "cross"):
+        answers |= {f"{kind}/{size}": map_ for size, map_ in recorder.recorded(kind).items()}
+    answers["predicted"] = predicted
+    answers["unrecorded"] = backbone.predict(questions["noise"], times, text)
+    predicted.pow(2).mean().backward()
+    answers["gradient"] = rows["clip_l"].grad
+
+    generator = torch.Generator().manual_seed(0)
+    lora = Lora.initial(backbone.lora_targets, 2, generator)
+    up = {k: torch.randn(v.shape, generator=generator) * 0.05 for k, v in sorted(lora.up.items())}
+    answers["adapted"] = backbone.predict(
+        questions["noise"], times, text, lora=Lora(lora.down, up, lora.alpha)
+    )
+
+    background = torch.zeros_like(questions["mask"])
+    found = (Concept("ball", "ball", questions["mask"], 1.0),)
+    concepts = ConceptSet(questions["picture"], found, background)
+    for event in train(backbone, concepts, TrainingConfig(steps=6, alignment_iterations=20)):
+        if isinstance(event, Finished):
+            for name, learned in event.learned.tokens.items():
+                answers[f"learned/{name}"] = learned.rows["clip_l"]
+    return {name: value.detach().float().cpu() for name, value in answers.items()}

@@ -1,0 +1,169 @@
+"""What is refused before the queue runs, and what is let pass because it could be right."""
+
+from __future__ import annotations
+
+from contextvars import copy_context
+from typing import Any
+
+import pytest
+
+from ice_core.errors import IceError
+from nodes.graph import (
+    EVERY,
+    MASKS,
+    ONE_PASS,
+    Name,
+    check_prompt,
+    learned_names,
+    missing_lora,
+    remember,
+    submitted_inputs,
+)
+
+FOLDERS = {"embeddings/ice/vase": ("vase.instance", "vase.object", "vase.color")}
+
+
+def on_disk(folder: str) -> tuple[str, ...]:
+    if folder not in FOLDERS:
+        raise IceError("there is no such folder")
+    return FOLDERS[folder]
+
+
+def graph(mode: str = EVERY, labels: Any = "", axes: Any = "color, material") -> dict[str, Any]:
+    return {
+        "1": {"class_type": "ICEAttentionSegmentor", "inputs": {"mode": mode, "labels": labels}},
+        "2": {
+            "class_type": "ICEIntrinsicTrainer",
+            "inputs": {"concepts": ["1", 0], "axes": axes, "refine_steps": 0},
+        },
+        "3": {"class_type": "ICELoadConcepts", "inputs": {"folder": "embeddings/ice/vase"}},
+        "4": {"class_type": "SomethingElse", "inputs": {}},
+    }
+
+
+def names(link: Any, of: dict[str, Any]) -> tuple[Name, ...] | None:
+    return learned_names(link, on_disk, of)
+
+
+def accepted(prompt: str, **sources: tuple[Name, ...] | None) -> bool:
+    try:
+        check_prompt(prompt, sources)
+    except IceError:
+        return False
+    return True
+
+
+def test_names_on_disk_are_known_exactly() -> None:
+    known = names(["3", 0], graph())
+    assert accepted("a {a.vase.color} cup", a=known)
+    assert accepted("a {vase.color} cup", a=known)
+    assert not accepted("a {a.vase.material} cup", a=known)
+    assert not accepted("a {a.bowl.color} cup", a=known)
+
+
+def test_a_missing_folder_is_left_to_the_loader() -> None:
+    changed = graph()
+    changed["3"]["inputs"]["folder"] = "embeddings/gone"
+    assert names(["3", 0], changed) is None
+
+
+def test_before_training_the_axes_are_known_and_the_objects_are_not() -> None:
+    known = names(["2", 0], graph(EVERY))
+    assert accepted("a {a.anything.color} {a.ball-2.object} {a.x.instance}", a=known)
+    assert accepted("a {e.-coli.color} {mr.-bean.object}", a=known)
+    assert not accepted("a {a.ball.texture}", a=known)
+    assert not accepted("a {b.ball.color}", a=known)
+
+
+def test_objects_given_with_masks_are_known_exactly() -> None:
+    known = names(["2", 0], graph(MASKS, "ball, Ball\nwine glass"))
+    assert accepted("{a.ball.object} {a.ball-2.color} {a.wine-glass.material}", a=known)
+    assert not accepted("{a.ball-3.object}", a=known)
+    assert not accepted("{a.cube.object}", a=known)
+
+
+def test_a_given_word_may_be_found_several_times() -> None:
+    known = names(["2", 0], graph(ONE_PASS, "ball"))
+    assert accepted("{a.ball.object} {a.ball-7.color}", a=known)
+    assert not accepted("{a.cube.object}", a=known)
+
+
+@pytest.mark.parametrize("labels", ["", ["9", 0]])
+@pytest.mark.parametrize("mode", [MASKS, ONE_PASS])
+def test_words_that_come_from_elsewhere_may_be_any(mode: str, labels: Any) -> None:
+    assert accepted("{a.teapot.color}", a=names(["2", 0], graph(mode, labels)))
+
+
+def test_concepts_of_a_node_that_is_not_ours_are_let_pass() -> None:
+    assert names(["4", 0], graph()) is None
+    assert accepted("{a.b.c}", a=None)
+    assert accepted("{b.c}", a=None)
+
+
+def test_linked_axes_are_let_pass() -> None:
+    assert names(["2", 0], graph(axes=["9", 0])) is None
+
+
+@pytest.mark.parametrize("link", [None, "2", ["2"], ["2", 1], ["77", 0], [["2"], 0]])
+def test_links_that_say_nothing_are_let_pass(link: Any) -> None:
+    assert names(link, graph()) is None
+
+
+def test_with_several_sources_the_alias_is_needed() -> None:
+    known = names(["3", 0], graph())
+    assert accepted("{a.vase.color} {b.vase.object}", a=known, b=known)
+    assert not accepted("{vase.color}", a=known, b=known)
+    assert not accepted("{c.vase.color}", a=known, b=known)
+
+
+def test_the_refusal_names_what_there_is() -> None:
+    sources = {"a": names(["3", 0], graph()), "b": names(["2", 0], graph()), "c": None}
+    with pytest.raises(IceError) as caught:
+        check_prompt("a {a.vase.colour}", sources)
+    for shown in (
+        "{a.vase.colour}",
+        "{a.vase.color}",
+        "{b.<object>.material}",
+        "{c.<object>.<object or axis>}",
+    ):
+        assert shown in str(caught.value)
+
+
+def test_placeholders_without_any_concepts_are_refused_and_plain_words_are_not() -> None:
+    assert accepted("a red ball")
+    with pytest.raises(IceError, match="connect them to a, b"):
+        check_prompt("a {ball.color} ball", {})
+
+
+@pytest.mark.parametrize("prompt", ["", "  \n", "a {ball.color", "a ball.color}", "a {{ball.color}}"])
+def test_empty_prompts_and_loose_braces_are_refused(prompt: str) -> None:
+    assert not accepted(prompt, a=None)
+
+
+def test_a_lora_of_a_training_without_refinement_will_not_come() -> None:
+    given = graph()
+    assert missing_lora(["2", 1], given)
+    given["2"]["inputs"]["refine_steps"] = 20
+    assert not missing_lora(["2", 1], given)
+    assert not missing_lora(["4", 1], given)
+    assert not missing_lora(None, given)
+
+
+def test_each_request_sees_its_own_graph_and_is_passed_on_as_it_is() -> None:
+    def submit(mode: str) -> Any:
+        request = {"prompt": graph(mode)}
+        assert remember(request) is request
+        return submitted_inputs("1", "ICEAttentionSegmentor")["mode"]
+
+    assert copy_context().run(submit, EVERY) == EVERY
+    assert copy_context().run(submit, MASKS) == MASKS
+    assert submitted_inputs("1", "ICEAttentionSegmentor") == {}
+
+
+@pytest.mark.parametrize("request_", [{}, {"prompt": None}, {"prompt": []}, {"prompt": {"1": 3}}])
+def test_malformed_requests_are_nobodys_business_here(request_: dict[str, Any]) -> None:
+    def submit() -> Any:
+        remember(request_)
+        return submitted_inputs("1", "ICEAttentionSegmentor")
+
+    assert copy_context().run(submit) == {}

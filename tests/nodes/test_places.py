@@ -1,0 +1,81 @@
+"""Where saved concepts are found, and what they are called in a prompt."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from ice_core.backbone import Token
+from ice_core.concepts import LearnedConcept, LearnedConcepts
+from ice_core.errors import IceError
+from ice_core.files.embeddings import save_concepts
+from nodes import places
+
+
+def learned(*keys: str) -> LearnedConcepts:
+    def token(key: str, role: str) -> Token:
+        return Token(f"{key}.{role}", {"clip_l": torch.rand(1, 8)})
+
+    concepts = tuple(
+        LearnedConcept(k, k, token(k, "instance"), token(k, "object"), {"color": token(k, "color")})
+        for k in keys
+    )
+    return LearnedConcepts(concepts, ("color",), "base", "f" * 64, "stable-diffusion-v1", 0, 2)
+
+
+@pytest.fixture
+def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
+    """The host's embeddings and output folders."""
+    embeddings, output = tmp_path / "embeddings", tmp_path / "output"
+    host = SimpleNamespace(
+        get_folder_paths=lambda kind: [str(embeddings)], get_output_directory=lambda: str(output)
+    )
+    monkeypatch.setitem(sys.modules, "folder_paths", host)
+    return embeddings, output
+
+
+def test_only_folders_with_saved_concepts_are_listed(folders: tuple[Path, Path]) -> None:
+    embeddings, output = folders
+    save_concepts(learned("ball"), embeddings / "ice" / "one")
+    save_concepts(learned("ball"), embeddings)
+    save_concepts(learned("cube"), output / "ice" / "interrupted" / "abc" / "embeddings")
+    save_concepts(learned("cube"), output / "elsewhere")
+    (embeddings / "mine").mkdir()
+    (embeddings / "mine" / "style.safetensors").write_bytes(b"")
+    assert sorted(places.saved()) == [
+        "embeddings",
+        "embeddings/ice/one",
+        "output/ice/interrupted/abc/embeddings",
+    ]
+
+
+def test_folders_that_do_not_exist_hold_nothing(folders: tuple[Path, Path]) -> None:
+    assert places.saved() == {}
+
+
+def test_what_was_saved_is_loaded_with_the_folder_it_lies_in(folders: tuple[Path, Path]) -> None:
+    given = learned("ball", "cube")
+    save_concepts(given, folders[0] / "ice" / "two")
+    loaded = places.load("embeddings/ice/two")
+    assert isinstance(loaded, places.LoadedConcepts)
+    assert loaded.folder == "ice/two"
+    assert loaded.tokens.keys() == given.tokens.keys()
+    for name, token in given.tokens.items():
+        assert torch.equal(loaded.tokens[name].rows["clip_l"], token.rows["clip_l"])
+    assert set(places.token_names("embeddings/ice/two")) == given.tokens.keys()
+
+
+def test_a_name_that_is_not_listed_is_refused_with_those_that_are(folders: tuple[Path, Path]) -> None:
+    save_concepts(learned("ball"), folders[0] / "one")
+    with pytest.raises(IceError, match="there are: embeddings/one"):
+        places.load("embeddings/../../etc")
+
+
+def test_a_file_s_name_in_a_prompt_has_its_folder_and_no_ending() -> None:
+    root = Path("models", "embeddings")
+    path = root / "ice" / "vase" / "ball-2_color.safetensors"
+    assert places.embedding_name(path, root) == "embedding:ice/vase/ball-2_color"

@@ -1,0 +1,155 @@
+"""A training as the host sees it: what Cancel keeps, and that going on gives the same numbers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from fakes import FakeBackbone
+
+from ice_core.concepts import Concept, ConceptSet
+from ice_core.errors import IceError
+from ice_core.files.embeddings import load_concepts
+from ice_core.training.config import TrainingConfig
+from ice_core.training.refinement_state import RefinementConfig
+from nodes import training_run
+from nodes.training_run import Job, Result
+
+
+class Cancelled(BaseException):
+    """The host's InterruptProcessingException is no Exception either."""
+
+
+class Bar:
+    """Stands for the host's progress bar; cancels when told of a step."""
+
+    cancel_at: int | None = None
+    pictures: list[int]
+
+    def __init__(self, total: int) -> None:
+        self.total = total
+
+    def __call__(self, done: int, picture: Any = None) -> None:
+        if picture is not None:
+            Bar.pictures.append(done)
+        if Bar.cancel_at is not None and done >= Bar.cancel_at:
+            raise Cancelled
+
+
+@pytest.fixture(autouse=True)
+def bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    Bar.cancel_at, Bar.pictures = None, []
+    monkeypatch.setattr(training_run, "Progress", Bar)
+
+
+def job(**changes: Any) -> Job:
+    image = torch.rand(3, 64, 64, generator=torch.Generator().manual_seed(1))
+    mask = torch.zeros(64, 64, dtype=torch.bool)
+    mask[8:40, 8:40] = True
+    found = ConceptSet(image, (Concept("ball", "ball", mask, 0.5),), ~mask)
+    training = TrainingConfig(("color", "material"), steps=6, alignment_iterations=5)
+    refinement = RefinementConfig(prior_pictures=1)
+    return replace(Job(FakeBackbone(), image, found, training, refinement, 0), **changes)
+
+
+def refined() -> Job:
+    return job(refinement=RefinementConfig(steps=3, rank=1, prior_pictures=1))
+
+
+def same(one: Result, other: Result) -> bool:
+    tokens = one.learned.tokens
+    return one.losses == other.losses and all(
+        torch.equal(rows, other.learned.tokens[name].rows[encoder])
+        for name, token in tokens.items()
+        for encoder, rows in token.rows.items()
+    )
+
+
+def test_a_training_gives_tokens_losses_and_a_sheet_and_leaves_no_state(tmp_path: Path) -> None:
+    result = training_run.run(job(), tmp_path, resume=True)
+    assert set(result.learned.tokens) == {"ball.instance", "ball.object", "ball.color", "ball.material"}
+    assert len(result.losses) == 6
+    assert result.lora is None
+    assert result.sheet.width > 500
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("step", [2, 3, 5])
+def test_cancel_keeps_the_embeddings_and_going_on_gives_the_same_numbers(tmp_path: Path, step: int) -> None:
+    straight = training_run.run(job(), tmp_path / "straight", resume=True)
+    Bar.cancel_at = step
+    with pytest.raises(Cancelled):
+        training_run.run(job(), tmp_path / "kept", resume=True)
+    (kept,) = (tmp_path / "kept").iterdir()
+    assert load_concepts(kept).steps == step - 1
+    Bar.cancel_at = None
+    assert same(training_run.run(job(), tmp_path / "kept", resume=True), straight)
+    assert not kept.exists()
+
+
+def test_cancel_in_the_refinement_keeps_the_lora_too(tmp_path: Path) -> None:
+    straight = training_run.run(refined(), tmp_path / "straight", resume=True)
+    assert len(straight.losses) == 9
+    Bar.cancel_at = 8
+    with pytest.raises(Cancelled):
+        training_run.run(refined(), tmp_path / "kept", resume=True)
+    (kept,) = (tmp_path / "kept").iterdir()
+    assert list(kept.rglob("*lora*.safetensors"))
+    Bar.cancel_at = None
+    resumed = training_run.run(refined(), tmp_path / "kept", resume=True)
+    assert same(resumed, straight)
+    assert straight.lora is not None
+    assert resumed.lora is not None
+    assert all(torch.equal(resumed.lora.up[name], up) for name, up in straight.lora.up.items())
+
+
+def test_without_resume_a_kept_state_is_not_looked_at(tmp_path: Path) -> None:
+    Bar.cancel_at = 4
+    with pytest.raises(Cancelled):
+        training_run.run(job(), tmp_path, resume=True)
+    (kept,) = tmp_path.iterdir()
+    (kept / "training.safetensors").write_bytes(b"damaged")
+    Bar.cancel_at = None
+    with pytest.raises(IceError, match="turn `resume` off"):
+        training_run.run(job(), tmp_path, resume=True)
+    assert len(training_run.run(job(), tmp_path, resume=False).losses) == 6
+
+
+def test_cancel_before_the_first_step_keeps_nothing(tmp_path: Path) -> None:
+    Bar.cancel_at = 0
+    with pytest.raises(Cancelled):
+        training_run.run(job(), tmp_path, resume=True)
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_folder_that_cannot_be_written_does_not_hide_why_training_ended(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    Bar.cancel_at = 3
+    with pytest.raises(Cancelled):
+        training_run.run(job(), tmp_path / "file", resume=False)
+
+
+def test_live_pictures_come_when_asked_for_and_change_no_number(tmp_path: Path) -> None:
+    plain = training_run.run(refined(), tmp_path, resume=False)
+    assert Bar.pictures == []
+    shown = training_run.run(replace(refined(), preview_every=2), tmp_path, resume=False)
+    assert Bar.pictures == [2, 4, 6, 8]
+    assert same(shown, plain)
+
+
+def test_the_key_changes_with_what_matters_and_with_nothing_else() -> None:
+    key = job().key
+    mask = job().concepts.concepts[0].mask.clone()
+    mask[0, 0] = True
+    other = replace(job().concepts, concepts=(Concept("ball", "ball", mask, 0.5),))
+    for changed in (
+        job(training=TrainingConfig(("color",), steps=6)),
+        job(training=replace(job().training, seed=1)),
+        job(concepts=other),
+        refined(),
+    ):
+        assert changed.key != key
+    assert job(preview_every=3, refinement=RefinementConfig(rank=9)).key == key

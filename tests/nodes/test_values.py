@@ -1,0 +1,102 @@
+"""Wires of the host as values of the core, and back."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from fakes import FakeBackbone
+from PIL import Image
+
+from ice_core.concepts import Concept, ConceptSet
+from ice_core.errors import IceError
+from nodes import values
+
+
+def concepts(height: int = 32, width: int = 64) -> ConceptSet:
+    mask = torch.zeros(height, width, dtype=torch.bool)
+    mask[: height // 2, : width // 2] = True
+    return ConceptSet(torch.rand(3, height, width), (Concept("ball", "ball", mask, 0.5),), ~mask)
+
+
+def test_an_image_becomes_a_picture_and_comes_back_the_same_at_eight_bits() -> None:
+    image = torch.randint(0, 256, (1, 40, 56, 3)) / 255
+    picture = values.picture_of(image)
+    assert picture.shape == (3, 40, 56)
+    pil = Image.fromarray((picture.movedim(0, -1) * 255).round().byte().numpy())
+    assert torch.equal(values.image_of(pil), image)
+
+
+def test_transparent_pixels_become_white_and_opaque_ones_stay() -> None:
+    image = torch.zeros(1, 32, 32, 4)
+    image[:, :16, :, 3] = 1
+    picture = values.picture_of(image)
+    assert picture[:, :16].max() == 0
+    assert picture[:, 16:].min() == 1
+
+
+def test_a_grey_image_gets_three_channels() -> None:
+    assert values.picture_of(torch.rand(1, 32, 48, 1)).shape == (3, 32, 48)
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (torch.rand(2, 32, 32, 3), "batch of 2"),
+        (torch.rand(1, 31, 64, 3), "64 x 31 pixels"),
+        (torch.full((1, 32, 32, 3), float("nan")), "not numbers"),
+        (torch.full((1, 32, 32, 3), float("inf")), "not numbers"),
+        (torch.rand(1, 32, 32, 2), "of shape"),
+        (torch.rand(32, 32, 3), "of shape"),
+    ],
+)
+def test_images_that_cannot_be_used_are_refused_with_a_reason(image: torch.Tensor, message: str) -> None:
+    with pytest.raises(IceError, match=message):
+        values.picture_of(image)
+
+
+def test_a_batch_of_masks_is_one_mask_each_and_a_single_one_is_one() -> None:
+    assert [m.shape for m in values.masks_in(torch.zeros(3, 5, 7))] == [(5, 7)] * 3
+    assert [m.shape for m in values.masks_in(torch.zeros(5, 7))] == [(5, 7)]
+
+
+def test_masks_of_concepts_have_the_asked_size() -> None:
+    masks = values.masks_of(concepts().concepts, (64, 128))
+    assert masks.shape == (1, 64, 128)
+    assert masks.dtype == torch.float32
+    assert masks.mean() == 0.25
+
+
+def test_concepts_that_fit_already_are_left_alone() -> None:
+    given = concepts()
+    assert values.refit(given, torch.rand(3, 32, 64), (32, 64)) is given
+
+
+def test_concepts_are_resized_to_what_a_model_works_at() -> None:
+    fitted = values.refit(concepts(), torch.rand(3, 100, 210), (64, 128))
+    assert fitted.image.shape == (3, 64, 128)
+    assert fitted.background.shape == fitted.concepts[0].mask.shape == (64, 128)
+    assert fitted.concepts[0].area == 0.25
+
+
+def test_a_picture_of_another_shape_than_that_of_the_concepts_is_refused() -> None:
+    with pytest.raises(IceError, match="the image that they were found in"):
+        values.refit(concepts(), torch.rand(3, 64, 64), (64, 64))
+
+
+def test_words_stand_on_lines_or_between_commas() -> None:
+    assert values.words_in(" ball, wine  glass\n\n,cube ") == ["ball", "wine glass", "cube"]
+    assert values.words_in(" \n, ") == []
+
+
+def test_cancel_is_looked_for_before_every_pass_of_the_denoiser(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Cancelled(BaseException):
+        pass
+
+    def cancel() -> None:
+        raise Cancelled
+
+    backbone = values.Cancellable(FakeBackbone())
+    assert backbone.native_size == 64
+    monkeypatch.setattr(values, "check_cancel", cancel)
+    with pytest.raises(Cancelled):
+        backbone.predict()
