@@ -160,8 +160,10 @@ def main() -> None:
                 score(backbone, judge, item, parts[i], tallies[name], config, draw_seed, args.whole_pictures)
         objects += len(scene.objects)
         print(f"scene {n + 1} of {args.scenes}: {tallies['ours'].figures()}", file=sys.stderr, flush=True)
-    settings = {k: v for k, v in vars(args).items() if k != "out"} | {"objects": objects}
-    write_results(args.out, {name: t.figures() for name, t in tallies.items()}, settings)
+        # After every scene: a run that is stopped leaves its figures, and says how many scenes they are of.
+        settings = vars(args) | {"scenes": n + 1, "objects": objects}
+        del settings["out"]
+        write_results(args.out, {name: t.figures() for name, t in tallies.items()}, settings)
 
 
 if __name__ == "__main__":

@@ -239,11 +239,10 @@ def _refine(
 
     if state is not None and state.step == config.steps:
         return save(state), history
-    _tell(listener, stage, state.step if state else 0, config.steps)
     try:
         for event in refine(backbone, concepts, learned, config, resume=state):
             if isinstance(event, PriorDrawn):
-                _tell(listener, stage, 0, config.steps, f"prior picture {event.done} of {event.total}")
+                _tell(listener, "drawing a prior", event.done, event.total)
             elif isinstance(event, StepDone):
                 losses.append(event.losses)
                 _tell(listener, stage, event.step, event.steps, f"loss {event.losses['total']:.3f}")

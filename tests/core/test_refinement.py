@@ -353,9 +353,8 @@ def test_an_extraction_with_refinement_writes_a_lora_and_draws_with_it(tmp_path:
     rows = [(tmp_path / n / "rows" / "ball.png").read_bytes() for n in ("out", "plain")]
     assert rows[0] != rows[1]
     stages = list(dict.fromkeys(p.stage for p in seen))
-    assert stages[1:4] == ["learning tokens", "refining weights", "drawing pictures"]
-    notes = [p.note for p in seen if p.stage == "refining weights"]
-    assert "prior picture 2 of 2" in notes
+    assert stages[1:5] == ["learning tokens", "drawing a prior", "refining weights", "drawing pictures"]
+    assert [(p.done, p.total) for p in seen if p.stage == "drawing a prior"] == [(1, 2), (2, 2)]
     assert len(json.loads((tmp_path / "out" / "history.json").read_text())["losses"]) == 8 + 6
 
 
@@ -376,8 +375,7 @@ def test_an_interrupted_refinement_goes_on_to_the_same_numbers(tmp_path: Path, s
         assert lora_header(kept)["ice.refinement_steps"] == str(step - 1)
     seen: list[Progress] = []
     resume(FakeBackbone(), tmp_path / "cut", seen.append)
-    assert "learning tokens" not in {p.stage for p in seen}
-    assert not any("prior picture" in p.note for p in seen)
+    assert not {"learning tokens", "drawing a prior"} & {p.stage for p in seen}
     assert same(*(load_lora(tmp_path / name / "lora.safetensors") for name in ("whole", "cut")))
     rows = [(tmp_path / name / "rows" / "ball.png").read_bytes() for name in ("whole", "cut")]
     assert rows[0] == rows[1]

@@ -1,0 +1,156 @@
+"""What the node layer costs: the same extraction by `ice extract` and by the nodes in a real ComfyUI.
+
+    python benchmarks/node_overhead.py --out benchmarks/results/node_overhead.json
+
+Compared is the work itself: the seconds of the stages that `ice extract` reports, and the seconds between a
+node's start and the next one's in the server. Starting Python and the server, and loading the model, are
+left out on both sides. Each side runs --repeats times in turn, the fastest run of each counts.
+
+The two sides may run in different Pythons with different versions of torch. Name with --python one that has
+the host's torch and this package's requirements, to compare nothing but the node layer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from results import write_results
+
+from ice_core.errors import IceError
+from ice_core.images import save_png
+from ice_core.world.renderer import render
+from ice_core.world.scenes import sample_scene
+from tools.comfy_client import Client, Graph
+from tools.comfy_host import PACK, Server, find_hosts, running
+
+STAGES = {
+    "localization": ("ICEConceptRetriever", "ICEAttentionSegmentor"),
+    "training_and_pictures": ("ICEIntrinsicTrainer",),
+    "writing": ("ICESaveConcepts",),
+}
+"""What is compared with what; the command reports training and pictures apart, the node does both."""
+AXES = ("color", "material", "pattern")
+
+
+def command_seconds(python: str, picture: Path, folder: Path, steps: int, seed: int) -> dict[str, float]:
+    """Seconds per stage of one `ice extract` on the bundled model."""
+    command = [
+        python, "-m", "ice_core.cli", "extract", str(picture), "--steps", str(steps), "--seed", str(seed),
+        "--axes", ",".join(AXES), "--device", "cpu", "--out", str(folder),
+    ]  # fmt: skip
+    done = subprocess.run(command, cwd=PACK, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise IceError(f"ice extract failed: {done.stderr.strip()[-500:]}")
+    seconds = json.loads((folder / "report.json").read_text())["seconds"]
+    return {
+        "localization": seconds["localization"],
+        "training_and_pictures": seconds["training"] + seconds["pictures"],
+        "writing": seconds["writing"],
+    }
+
+
+def node_seconds(client: Client, name: str, steps: int, seed: int, folder: str) -> dict[str, float]:
+    """The same stages by the nodes; another folder's name keeps everything from the cache."""
+    graph = extraction_graph(name, steps, seed, folder)
+    run = client.run(graph, timeout=3600)
+    if run.status != "success":
+        raise IceError(f"the graph failed: {run.error.get('exception_message', run.status)}")
+    of_type = {graph[id_]["class_type"]: value for id_, value in run.seconds_of.items()}
+    return {stage: sum(of_type[kind] for kind in kinds) for stage, kinds in STAGES.items()}
+
+
+def extraction_graph(name: str, steps: int, seed: int, folder: str) -> Graph:
+    """The nodes that do what `ice extract` does, with its defaults."""
+    wires: dict[str, Any] = {"model": ["1", 0], "clip": ["1", 1], "vae": ["1", 2], "image": ["2", 0]}
+    return {
+        "1": node("ICEDemoModel"),
+        "2": node("LoadImage", image=name),
+        "3": node(
+            "ICEConceptRetriever", image=["2", 0], source="bundled demo CLIP", vocabulary="", count=8,
+            open_clip_model=f"unused/{folder}",
+        ),
+        "4": node(
+            "ICEAttentionSegmentor", **wires, mode="find every object", labels="", max_rounds=10,
+            min_area=0.025, unexplained=0.1, seed=seed, words=["3", 0],
+        ),
+        "5": node(
+            "ICEIntrinsicTrainer", **wires, concepts=["4", 0], axes=", ".join(AXES), steps=steps,
+            learning_rate=5e-4, seed=seed, preview_every=0, refine_steps=0, lora_rank=4, resume=False,
+        ),
+        "6": node("ICESaveConcepts", learned=["5", 0], folder=folder, destination="embeddings"),
+    }  # fmt: skip
+
+
+def node(class_type: str, **inputs: Any) -> dict[str, Any]:
+    return {"class_type": class_type, "inputs": inputs}
+
+
+def measure(server: Server, python: str, folder: Path, steps: int, seed: int, repeats: int) -> dict[str, Any]:
+    """Both sides in turn; the fastest run of each."""
+    client = Client(server.url)
+    image = render([sample_scene(seed, count=2)]).images[0]
+    picture = save_png(image, folder / "scene.png")
+    with Image.open(picture) as opened:
+        name = client.upload(opened, picture.name)
+    by_command, by_nodes = [], []
+    for n in range(repeats):
+        by_command.append(command_seconds(python, picture, folder / f"command-{n}", steps, seed))
+        by_nodes.append(node_seconds(client, name, steps, seed, f"ice/overhead-{n}"))
+        print(f"run {n + 1}: command {by_command[-1]}, nodes {by_nodes[-1]}", file=sys.stderr, flush=True)
+    command = min(by_command, key=lambda stages: sum(stages.values()))
+    nodes = min(by_nodes, key=lambda stages: sum(stages.values()))
+    total, with_nodes = sum(command.values()), sum(nodes.values())
+    return {
+        "command_seconds": round(total, 2),
+        "node_seconds": round(with_nodes, 2),
+        "overhead_percent": round(100 * (with_nodes / total - 1), 1),
+        "stages": {
+            stage: {"command": round(command[stage], 2), "nodes": round(nodes[stage], 2)} for stage in STAGES
+        },
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--steps", type=int, default=400, help="training steps")
+    parser.add_argument("--seed", type=int, default=0, help="which scene, and the seed of everything")
+    parser.add_argument("--repeats", type=int, default=2, help="runs of each side; the fastest counts")
+    parser.add_argument("--python", default=sys.executable, help="the Python that runs ice extract")
+    parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
+    options = parser.parse_args(arguments)
+    hosts = find_hosts()
+    if not hosts:
+        parser.error("there is no ComfyUI; set COMFYUI_PATH to its folder")
+    host = hosts[0]
+    try:
+        with tempfile.TemporaryDirectory() as name, running(host, Path(name)) as server:
+            figures = measure(
+                server, options.python, Path(name), options.steps, options.seed, options.repeats
+            )
+            device = Client(server.url).get("/system_stats")["system"]["pytorch_version"]
+    except IceError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    settings = {
+        "steps": options.steps, "seed": options.seed, "repeats": options.repeats, "axes": list(AXES),
+        "comfyui": host.version, "comfyui_torch": device, "command_torch": torch_version(options.python),
+    }  # fmt: skip
+    write_results(options.out, figures, settings)
+    return 0
+
+
+def torch_version(python: str) -> str:
+    ask = "from importlib.metadata import version; print(version('torch'))"
+    return subprocess.run([python, "-c", ask], capture_output=True, text=True, check=True).stdout.strip()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,47 @@
+"""A real ComfyUI server per installation of this machine, on the CPU, with only this pack.
+
+    COMFYUI_PATH=/path/to/ComfyUI[:/path/to/another] COMFYUI_PYTHON=/path/to/its/python pytest tests/host
+
+Without COMFYUI_PATH the host that this pack is installed in is taken, else every ~/comfy/ComfyUI*.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from graphs import DEMO, quick, workflow_graph
+
+from tools.comfy_client import Client, Run
+from tools.comfy_host import Host, Server, find_hosts, running
+
+HOSTS = find_hosts()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.host)
+
+
+@pytest.fixture(scope="session", params=HOSTS or [None], ids=lambda host: host.version if host else "no host")
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    host: Host | None = request.param
+    if host is None:
+        pytest.skip("there is no ComfyUI: set COMFYUI_PATH to its folder")
+    if (problem := host.problem()) is not None:
+        pytest.skip(problem)
+    with running(host, tmp_path_factory.mktemp(f"comfyui-{host.version}")) as started:
+        yield started
+
+
+@pytest.fixture
+def client(server: Server) -> Client:
+    return Client(server.url)
+
+
+@pytest.fixture(scope="session")
+def demo_run(server: Server) -> Run:
+    """Workflow 1 with few steps, run once per host; its files are there for the tests that use them."""
+    return Client(server.url).run(quick(workflow_graph(DEMO)))

@@ -1,0 +1,163 @@
+"""A workflow as ComfyUI's page saves it: read against the server's node definitions, turned into a prompt.
+
+`object_info` is the server's answer to GET /object_info: node type -> definition.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from tools.comfy_client import Graph
+
+NOTES = frozenset({"Note", "MarkdownNote"})
+"""Nodes that only the page knows."""
+_WIDGET_TYPES = frozenset({"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"})
+_CONTROLS = ("fixed", "increment", "decrement", "randomize")
+
+Definitions = Mapping[str, Mapping[str, Any]]
+
+
+def inputs_of(definition: Mapping[str, Any]) -> dict[str, tuple[str, dict[str, Any]]]:
+    """Input name -> (type, options), in the page's order; lists of choices become COMBO with `options`."""
+    found = {}
+    for part in ("required", "optional"):
+        for name, spec in definition["input"].get(part, {}).items():
+            kind, options = spec[0], dict(spec[1]) if len(spec) > 1 else {}
+            if isinstance(kind, list):
+                kind, options = "COMBO", {**options, "options": kind}
+            found[name] = (kind, options)
+    return found
+
+
+def is_ours(definition: Mapping[str, Any]) -> bool:
+    """Whether a node comes from a pack and not from the host."""
+    return str(definition["python_module"]).startswith("custom_nodes.")
+
+
+def is_widget(kind: str, options: Mapping[str, Any]) -> bool:
+    """Whether the page draws a field for an input, and not only a socket."""
+    return kind in _WIDGET_TYPES and not options.get("forceInput")
+
+
+def has_control(name: str, kind: str, options: Mapping[str, Any]) -> bool:
+    """Whether the page puts "control after generate" after an input's field; the server never sees it."""
+    return kind == "INT" and bool(options.get("control_after_generate", name in ("seed", "noise_seed")))
+
+
+def has_upload(definition: Mapping[str, Any]) -> bool:
+    """Whether the page puts an upload button, which holds the value "image", after all fields."""
+    return any(options.get("image_upload") for _, options in inputs_of(definition).values())
+
+
+def widget_values(node: Mapping[str, Any], definition: Mapping[str, Any]) -> dict[str, Any]:
+    """Input name -> the value in its field.
+
+    ValueError where the saved values are too few, or too many for a node of this pack: a core node of a
+    newer host may have more fields than that of an older one, whose page ignores the rest.
+    """
+    left = list(node.get("widgets_values") or [])
+    values = {}
+    for name, (kind, options) in inputs_of(definition).items():
+        if not is_widget(kind, options):
+            continue
+        if not left:
+            raise ValueError(f"{node['type']} {node['id']}: no value for {name}")
+        values[name] = left.pop(0)
+        if has_control(name, kind, options) and (not left or left.pop(0) not in _CONTROLS):
+            raise ValueError(f"{node['type']} {node['id']}: {name} has no control after generate")
+    if has_upload(definition) and (not left or left.pop(0) != "image"):
+        raise ValueError(f"{node['type']} {node['id']}: no upload button")
+    if left and is_ours(definition):
+        raise ValueError(f"{node['type']} {node['id']}: values without a field: {left}")
+    return values
+
+
+def api_form(workflow: Mapping[str, Any], object_info: Definitions) -> Graph:
+    """The prompt that the page sends for a workflow: field values, replaced by links where there are some."""
+    sources = {link[0]: [str(link[1]), link[2]] for link in workflow["links"]}
+    graph: Graph = {}
+    for node in workflow["nodes"]:
+        if node["type"] in NOTES:
+            continue
+        if node.get("mode", 0) != 0:
+            raise ValueError(f"{node['type']} {node['id']} is muted or bypassed, which is not handled here")
+        inputs = widget_values(node, object_info[node["type"]])
+        for slot in node.get("inputs", []):
+            if slot.get("link") is not None:
+                inputs[slot["name"]] = sources[slot["link"]]
+        graph[str(node["id"])] = {"class_type": node["type"], "inputs": inputs}
+    return graph
+
+
+def disagreements(workflow: Mapping[str, Any], object_info: Definitions) -> Iterator[str]:
+    """Where a workflow does not fit the server's nodes, a line each: types, fields, values, links."""
+    nodes = {node["id"]: node for node in workflow["nodes"]}
+    known = {id_: node for id_, node in nodes.items() if node["type"] in object_info}
+    for id_, node in nodes.items():
+        if node["type"] in NOTES:
+            continue
+        if id_ not in known:
+            yield f"{node['type']} {id_}: no such node type"
+            continue
+        yield from _node_disagreements(node, object_info[node["type"]])
+    links = {link[0]: link for link in workflow["links"]}
+    for link_id, origin, origin_slot, target, target_slot, kind in links.values():
+        if origin not in known or target not in known:
+            yield f"link {link_id}: an end is on no node"
+            continue
+        output = nodes[origin]["outputs"][origin_slot]
+        slot = nodes[target]["inputs"][target_slot]
+        if link_id not in (output["links"] or ()) or slot["link"] != link_id or output["type"] != kind:
+            yield f"link {link_id}: its two ends disagree"
+        accepted = inputs_of(object_info[nodes[target]["type"]]).get(slot["name"], ("nothing", {}))[0]
+        if accepted != "*" and kind not in accepted.split(","):
+            yield f"link {link_id}: {kind} into {slot['name']}, which takes {accepted}"
+    for node in known.values():
+        for slot in node["inputs"]:
+            if slot["link"] is not None and slot["link"] not in links:
+                yield f"{node['type']} {node['id']}: {slot['name']} hangs on a link that is not there"
+
+
+def _node_disagreements(node: Mapping[str, Any], definition: Mapping[str, Any]) -> Iterator[str]:
+    where = f"{node['type']} {node['id']}"
+    saved = [(slot["name"], slot["type"]) for slot in node["outputs"]]
+    there = list(zip(definition["output_name"], definition["output"], strict=True))
+    used = max((n + 1 for n, slot in enumerate(node["outputs"]) if slot["links"]), default=0)
+    if (saved != there) if is_ours(definition) else (saved[:used] != there[:used]):
+        yield f"{where}: has the outputs {there}, the file {saved}"
+    inputs = inputs_of(definition)
+    linked = set()
+    for slot in node["inputs"]:
+        if slot["name"] not in inputs:
+            yield f"{where}: no input {slot['name']}"
+        if slot["link"] is not None:
+            linked.add(slot["name"])
+    for name in definition["input"].get("required", {}):
+        if not is_widget(*inputs[name]) and name not in linked:
+            yield f"{where}: {name} is not connected"
+    try:
+        values = widget_values(node, definition)
+    except ValueError as error:
+        yield str(error)
+        return
+    for name, value in values.items():
+        if (problem := _value_problem(value, *inputs[name])) is not None:
+            yield f"{where}: {name} {problem}"
+
+
+def _value_problem(value: Any, kind: str, options: Mapping[str, Any]) -> str | None:
+    kinds = {"INT": int, "FLOAT": (int, float), "STRING": str, "BOOLEAN": bool, "COMBO": object}
+    if not isinstance(value, kinds[kind]) or (isinstance(value, bool) and kind in ("INT", "FLOAT")):
+        return f"is {value!r}, no {kind}"
+    if kind in ("INT", "FLOAT"):
+        low, high = options.get("min", value), options.get("max", value)
+        return None if low <= value <= high else f"is {value}, outside {low} to {high}"
+    if kind == "COMBO" and value not in options["options"] and not lists_files(options["options"]):
+        return f"is {value!r}, none of {options['options']}"
+    return None
+
+
+def lists_files(choices: list[Any]) -> bool:
+    """Whether choices are what lies on a disk, so that another machine has others."""
+    return not choices or any("/" in str(choice) or "." in str(choice) for choice in choices)

@@ -1,0 +1,203 @@
+"""ComfyUI's page in Chromium: load a workflow, look at its nodes, run it, photograph it."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from selenium import webdriver
+from selenium.webdriver.common.by import By
+from selenium.webdriver.remote.webelement import WebElement
+
+from tools.comfy_client import Client
+
+SIZE = (1600, 900)
+LEFT, TOP, BOTTOM = 70, 105, 60
+"""Pixels that the page's bars take from the graph."""
+_ARGUMENTS = (
+    "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--hide-scrollbars", "--disable-background-networking", "--disable-component-update", "--disable-sync",
+    "--disable-dev-shm-usage",
+)  # fmt: skip
+_SETTINGS = {
+    "Comfy.TutorialCompleted": True,
+    "Comfy.Minimap.Visible": False,
+    "Comfy.Graph.CanvasInfo": False,
+    "Comfy.Sidebar.Size": "small",
+    "LiteGraph.Canvas.MinFontSizeForLOD": 0,
+    "LiteGraph.Canvas.LowQualityRenderingZoomThreshold": 0.1,
+}
+"""A page without the first visit's welcome, without what covers the graph, and with text at any zoom."""
+_APP = "const app = window.comfyAPI?.app?.app ?? window.app;"
+
+
+def missing() -> str | None:
+    """What is not installed of the browser, None when all is there."""
+    for program, package in (("chromium", "chromium"), ("chromedriver", "chromium-driver")):
+        if shutil.which(program) is None:
+            return f"there is no {program}; install Debian's package {package}"
+    return None
+
+
+@dataclass(frozen=True)
+class Page:
+    """The page of a server, ready for use."""
+
+    driver: webdriver.Chrome
+    url: str
+
+    def ask(self, script: str, *arguments: Any) -> Any:
+        """What a piece of JavaScript returns; `app` is ComfyUI's."""
+        return self.driver.execute_script(f"{_APP} {script}", *arguments)
+
+    def wait(self, script: str, seconds: float = 120) -> Any:
+        """Waits until a piece of JavaScript returns something true; TimeoutError when it does not."""
+        deadline = time.monotonic() + seconds
+        while not (value := self.ask(script)):
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"still not true after {seconds:.0f} s: {script}")
+            time.sleep(0.3)
+        return value
+
+    def load(self, workflow: str) -> None:
+        """Opens a workflow's text as a dropped file would be."""
+        nodes = len(json.loads(workflow)["nodes"])
+        self.driver.execute_async_script(
+            f"{_APP} const done = arguments[1];"
+            "app.loadGraphData(JSON.parse(arguments[0]), true, true).then(() => done(), done);",
+            workflow,
+        )
+        self.wait(f"return app.graph?._nodes?.length === {nodes};")
+        self.fit()
+
+    def open_template(self, title: str, pack: str = "comfyui-ice") -> None:
+        """Opens a workflow of a pack as a person does: template browser, the pack's shelf, the card."""
+        self.ask("app.extensionManager.command.execute('Comfy.BrowseTemplates');")
+        for text in (pack, title):
+            self.driver.execute_script("arguments[0].scrollIntoView({block: 'center'});", self._element(text))
+            self._element(text).click()
+        self.wait("return app.graph?._nodes?.length > 0 && !document.querySelector('[role=dialog]');")
+
+    def _element(self, text: str, seconds: float = 120) -> WebElement:
+        """The first visible element with exactly this text; TimeoutError when none comes."""
+        deadline, leaf = time.monotonic() + seconds, f"//*[not(*) and normalize-space(.)='{text}']"
+        while time.monotonic() < deadline:
+            for element in self.driver.find_elements(By.XPATH, leaf):
+                if element.is_displayed():
+                    return element
+            time.sleep(0.3)
+        raise TimeoutError(f"the page shows no {text!r} after {seconds:.0f} s")
+
+    def fit(self) -> None:
+        """Brings the whole graph into view."""
+        self.ask(
+            """
+            const [x0, y0, bottom] = arguments, right = 20;
+            const b = [Infinity, Infinity, -Infinity, -Infinity];
+            for (const g of [...app.graph._groups, ...app.graph._nodes]) {
+                const [x, y, w, h] = g.boundingRect ?? g._bounding ?? [...g.pos, ...g.size];
+                b[0] = Math.min(b[0], x); b[1] = Math.min(b[1], y);
+                b[2] = Math.max(b[2], x + w); b[3] = Math.max(b[3], y + h);
+            }
+            const c = app.canvas.canvas, scaled = c.getBoundingClientRect();
+            const left = Math.max(x0 - scaled.left, 10), top = Math.max(y0 - scaled.top, 10);
+            const scale = Math.min((scaled.width - left - right) / (b[2] - b[0]),
+                                   (scaled.height - top - bottom) / (b[3] - b[1]));
+            app.canvas.ds.scale = scale;
+            app.canvas.ds.offset[0] = left / scale - b[0];
+            app.canvas.ds.offset[1] = top / scale - b[1];
+            app.canvas.setDirty(true, true);
+            """,
+            LEFT, TOP, BOTTOM,
+        )  # fmt: skip
+        time.sleep(1)
+
+    def nodes(self) -> list[dict[str, Any]]:
+        """Every node as the page has it: id, type, whether the type is missing, and its fields."""
+        found: list[dict[str, Any]] = self.ask(
+            """
+            return app.graph._nodes.map(n => ({
+                id: n.id, type: n.type, missing: !n.constructor?.nodeData && !n.isVirtualNode,
+                widgets: (n.widgets ?? []).map(w => [w.name, w.value]),
+                slots: (n.inputs ?? []).map(i => i.name)}));
+            """
+        )
+        return found
+
+    def links(self) -> list[list[Any]]:
+        """Every wire as [from node, its slot, to node, the input's name]."""
+        found: list[list[Any]] = self.ask(
+            """
+            const all = app.graph.links instanceof Map ? [...app.graph.links.values()]
+                                                       : Object.values(app.graph.links);
+            return all.filter(l => l).map(l => [Number(l.origin_id), l.origin_slot, Number(l.target_id),
+                app.graph.getNodeById(l.target_id).inputs[l.target_slot].name]);
+            """
+        )
+        return found
+
+    def run(self, seconds: float = 900) -> float:
+        """Presses Run and waits for the end; returns how long it took."""
+        started = time.monotonic()
+        self.driver.execute_async_script(f"{_APP} app.queuePrompt(0, 1).then(arguments[0], arguments[0]);")
+        busy = (
+            "const q = new XMLHttpRequest(); q.open('GET', '/prompt', false); q.send();"
+            "return JSON.parse(q.responseText).exec_info.queue_remaining === 0;"
+        )
+        self.wait(busy, seconds)
+        taken = time.monotonic() - started
+        time.sleep(3)
+        return taken
+
+    def dialogs(self) -> list[str]:
+        """The texts of dialogs and toasts that are open."""
+        found = self.driver.find_elements(By.CSS_SELECTOR, ".p-dialog, .p-toast-message, [role=dialog]")
+        return [element.text for element in found if element.is_displayed()]
+
+    def picture(self) -> Image.Image:
+        """What the window shows."""
+        return Image.open(io.BytesIO(self.driver.get_screenshot_as_png())).convert("RGB")
+
+    def screenshot(self, path: Path) -> None:
+        """The whole window as a PNG."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.picture().save(path, optimize=True)
+
+    def thumbnail(self, path: Path, side: int) -> None:
+        """The graph without the page's bars, as a JPEG for the template browser."""
+        picture = self.picture().crop((LEFT, TOP - 15, SIZE[0], SIZE[1] - BOTTOM))
+        picture.thumbnail((side, side))
+        picture.save(path, quality=88, optimize=True)
+
+
+@contextmanager
+def opened(url: str) -> Iterator[Page]:
+    """The page of the server in a window of its own with a fresh profile."""
+    with tempfile.TemporaryDirectory() as profile:
+        options = webdriver.ChromeOptions()
+        options.binary_location = shutil.which("chromium") or "chromium"
+        for argument in (*_ARGUMENTS, f"--user-data-dir={profile}"):
+            options.add_argument(argument)
+        service = webdriver.ChromeService(shutil.which("chromedriver"))
+        driver = webdriver.Chrome(options=options, service=service)
+        try:
+            driver.set_script_timeout(120)
+            view = {"width": SIZE[0], "height": SIZE[1], "deviceScaleFactor": 1, "mobile": False}
+            driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", view)
+            Client(url).post("/settings", _SETTINGS)
+            driver.get(url)
+            page = Page(driver, url)
+            page.wait("return !!(app?.graph && app.extensionManager?.workflow?.activeWorkflow);", 180)
+            time.sleep(2)
+            yield page
+        finally:
+            driver.quit()
