@@ -121,11 +121,7 @@ def disagreements(workflow: Mapping[str, Any], object_info: Definitions) -> Iter
 
 def _node_disagreements(node: Mapping[str, Any], definition: Mapping[str, Any]) -> Iterator[str]:
     where = f"{node['type']} {node['id']}"
-    saved = [(slot["name"], slot["type"]) for slot in node["outputs"]]
-    there = list(zip(definition["output_name"], definition["output"], strict=True))
-    used = max((n + 1 for n, slot in enumerate(node["outputs"]) if slot["links"]), default=0)
-    if (saved != there) if is_ours(definition) else (saved[:used] != there[:used]):
-        yield f"{where}: has the outputs {there}, the file {saved}"
+    yield from _output_disagreements(where, node["outputs"], definition)
     inputs = inputs_of(definition)
     linked = set()
     for slot in node["inputs"]:
@@ -144,6 +140,21 @@ def _node_disagreements(node: Mapping[str, Any], definition: Mapping[str, Any]) 
     for name, value in values.items():
         if (problem := _value_problem(value, *inputs[name])) is not None:
             yield f"{where}: {name} {problem}"
+
+
+def _output_disagreements(
+    where: str, outputs: list[dict[str, Any]], definition: Mapping[str, Any]
+) -> Iterator[str]:
+    """Outputs of our own nodes must be the same; of a core node, which versions name and add to, the types
+    of those that are used."""
+    names, types = [slot["name"] for slot in outputs], [slot["type"] for slot in outputs]
+    if is_ours(definition):
+        if names != definition["output_name"] or types != definition["output"]:
+            yield f"{where}: the outputs are {definition['output_name']}, the file has {names}"
+        return
+    used = max((n + 1 for n, slot in enumerate(outputs) if slot["links"]), default=0)
+    if types[:used] != definition["output"][:used]:
+        yield f"{where}: the outputs are of types {definition['output']}, the file has {types}"
 
 
 def _value_problem(value: Any, kind: str, options: Mapping[str, Any]) -> str | None:
