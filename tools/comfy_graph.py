@@ -158,7 +158,13 @@ def _output_disagreements(
 
 
 def _value_problem(value: Any, kind: str, options: Mapping[str, Any]) -> str | None:
-    kinds = {"INT": int, "FLOAT": (int, float), "STRING": str, "BOOLEAN": bool, "COMBO": object}
+    kinds: dict[str, Any] = {
+        "INT": int,
+        "FLOAT": (int, float),
+        "STRING": str,
+        "BOOLEAN": bool,
+        "COMBO": object,
+    }
     if not isinstance(value, kinds[kind]) or (isinstance(value, bool) and kind in ("INT", "FLOAT")):
         return f"is {value!r}, no {kind}"
     if kind in ("INT", "FLOAT"):

@@ -8,15 +8,15 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 from selenium import webdriver
+from selenium.common.exceptions import ElementClickInterceptedException, StaleElementReferenceException
 from selenium.webdriver.common.by import By
-from selenium.webdriver.remote.webelement import WebElement
 
 from tools.comfy_client import Client
 
@@ -83,17 +83,20 @@ class Page:
         """Opens a workflow of a pack as a person does: template browser, the pack's shelf, the card."""
         self.ask("app.extensionManager.command.execute('Comfy.BrowseTemplates');")
         for text in (pack, title):
-            self.driver.execute_script("arguments[0].scrollIntoView({block: 'center'});", self._element(text))
-            self._element(text).click()
+            self._click(text)
         self.wait("return app.graph?._nodes?.length > 0 && !document.querySelector('[role=dialog]');")
 
-    def _element(self, text: str, seconds: float = 120) -> WebElement:
-        """The first visible element with exactly this text; TimeoutError when none comes."""
+    def _click(self, text: str, seconds: float = 120) -> None:
+        """Clicks the first visible element with exactly this text; TimeoutError when none comes."""
         deadline, leaf = time.monotonic() + seconds, f"//*[not(*) and normalize-space(.)='{text}']"
         while time.monotonic() < deadline:
-            for element in self.driver.find_elements(By.XPATH, leaf):
-                if element.is_displayed():
-                    return element
+            # A list that is still filling may take an element away between finding and clicking it.
+            with suppress(StaleElementReferenceException, ElementClickInterceptedException):
+                for element in self.driver.find_elements(By.XPATH, leaf):
+                    self.driver.execute_script("arguments[0].scrollIntoView({block: 'center'});", element)
+                    if element.is_displayed():
+                        element.click()
+                        return
             time.sleep(0.3)
         raise TimeoutError(f"the page shows no {text!r} after {seconds:.0f} s")
 

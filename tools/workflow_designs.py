@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from tools.comfy_graph import Definitions
 from tools.workflow_sheet import Node, Sheet
@@ -156,16 +157,21 @@ def _checkpoint(sheet: Sheet, at: tuple[int, int]) -> Node:
     )
 
 
-def _segmentor(sheet: Sheet, model: Node, picture: Node, at: tuple[int, int], **inputs: object) -> Node:
-    wires = {name: model[name] for name in ("model", "clip", "vae")} | {"image": picture["image"]}
-    return sheet.add("ICEAttentionSegmentor", at, (360, 640), **wires, **inputs)
+def _wires(model: Node, picture: Node) -> dict[str, Any]:
+    """What both stages look with, and at."""
+    return {name: model[name] for name in ("model", "clip", "vae")} | {"image": picture["image"]}
+
+
+def _segmentor(sheet: Sheet, model: Node, picture: Node, at: tuple[int, int], **inputs: Any) -> Node:
+    return sheet.add("ICEAttentionSegmentor", at, (360, 640), **_wires(model, picture), **inputs)
 
 
 def _trainer(
-    sheet: Sheet, model: Node, picture: Node, found: Node, at: tuple[int, int], **inputs: object
+    sheet: Sheet, model: Node, picture: Node, found: Node, at: tuple[int, int], **inputs: Any
 ) -> Node:
-    wires = {name: model[name] for name in ("model", "clip", "vae")} | {"image": picture["image"]}
-    return sheet.add("ICEIntrinsicTrainer", at, (400, 960), concepts=found["concepts"], **wires, **inputs)
+    return sheet.add(
+        "ICEIntrinsicTrainer", at, (400, 960), concepts=found["concepts"], **_wires(model, picture), **inputs
+    )
 
 
 def _generate(

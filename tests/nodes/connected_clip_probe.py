@@ -58,9 +58,9 @@ def text(tokenizer: Any, model: Any, name: str) -> Any:
 
 
 def vision(width: int) -> Any:
-    config = {**SMALL, "hidden_act": "gelu", "image_size": 28, "patch_size": 14, "num_channels": 3}
+    config = {"hidden_act": "gelu", "image_size": 28, "patch_size": 14, "num_channels": 3}
     with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
-        json.dump({**SMALL, **config, "model_type": "clip_vision_model"}, file)
+        json.dump({**SMALL, **config, "projection_dim": width, "model_type": "clip_vision_model"}, file)
         file.flush()
         made = comfy.clip_vision.ClipVisionModel(file.name)
     filled(made.model)
