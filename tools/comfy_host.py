@@ -19,7 +19,10 @@ PACK = Path(__file__).absolute().parents[1]
 """This repository, as it was reached: inside `custom_nodes` where it was linked there."""
 
 START_SECONDS = 300.0
-NEEDED = "torch, torchvision, torchaudio, torchsde, transformers, aiohttp, alembic, av, open_clip, scipy"
+NEEDED = (
+    "torch, torchvision, torchaudio, torchsde, transformers, aiohttp, alembic, av, open_clip, matplotlib, "
+    "scipy"
+)
 """What a host's Python must import: the host's own requirements and the pack's heavier ones."""
 
 
