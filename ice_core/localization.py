@@ -6,7 +6,7 @@ ICE (arXiv 2503.19902), section 3.1: retrieve a word, segment it, black out what
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import torch
@@ -42,13 +42,16 @@ class LocalizationConfig:
 
     max_rounds: words that are tried at most. unexplained: end below this share of the picture.
     min_area: an object covers more than this share. patience: end after so many rounds in a row that
-    find nothing new (ours: a word may be wrong, the next one right).
+    find nothing new (ours: a word may be wrong, the next one right). neck: objects that touch are taken
+    apart where their mask is at most this narrow, relative to the smaller one's thickness (ours; 0
+    leaves them together).
     """
 
     max_rounds: int = 10
     unexplained: float = 0.10
     min_area: float = 0.025
     patience: int = 3
+    neck: float = 0.6
     segmentation: SegmentationConfig = field(default_factory=SegmentationConfig)
 
     def __post_init__(self) -> None:
@@ -58,6 +61,8 @@ class LocalizationConfig:
         for name in ("unexplained", "min_area"):
             if not 0 <= getattr(self, name) < 1:
                 raise IceError(f"localization {name} is {getattr(self, name)}; it is a share, 0 to below 1")
+        if not 0 <= self.neck <= 1:
+            raise IceError(f"localization neck is {self.neck}; it must be in 0..1")
 
 
 @dataclass(frozen=True)
@@ -82,7 +87,9 @@ def localize(
     """Objects of an image [3, H, W] in 0..1, one round per word; there is at least one round.
 
     Ends when less than `config.unexplained` is left, when words or rounds run out, or after
-    `config.patience` fruitless rounds. The last result may hold no concept. generator: on the CPU.
+    `config.patience` fruitless rounds. The last result may hold no concept. A word's mask may hold other
+    things of like shape, so each component is shown to the retriever alone, and where the word is not
+    among what it sees the component is named anew (ours). generator: on the CPU.
     Raises IceError for what is no picture.
     """
     check_picture(image, backbone.multiple)
@@ -99,7 +106,8 @@ def localize(
         label = candidates[0].label
         used.append(label)
         segmentation = segment(backbone, image, label, config.segmentation, generator)
-        found = _new_concepts(result, label, segmentation, _explained(result), config.min_area)
+        found = _new_concepts(result, label, segmentation, _explained(result), config)
+        found = _named_alone(retriever, result, found)
         if found:
             # A word that is not there explains nothing: its "background" may hold every object.
             result = _extend(result, found, segmentation.background)
@@ -128,7 +136,7 @@ def concepts_from_labels(
         segmentation = segment(backbone, image, label, config.segmentation, generator)
         # The user says that the word is there: what an earlier word took for background may hold it.
         taken = _explained(ConceptSet(image, result.concepts, torch.zeros_like(result.background)))
-        found = _new_concepts(result, label, segmentation, taken, config.min_area)
+        found = _new_concepts(result, label, segmentation, taken, config)
         result = _extend(result, found, segmentation.background)
     return result
 
@@ -165,7 +173,11 @@ def _explained(result: ConceptSet) -> Tensor:
 
 
 def _new_concepts(
-    result: ConceptSet, label: str, segmentation: Segmentation, explained: Tensor, min_area: float
+    result: ConceptSet,
+    label: str,
+    segmentation: Segmentation,
+    explained: Tensor,
+    config: LocalizationConfig,
 ) -> tuple[Concept, ...]:
     """Components of the mask that are mostly new; pixels of earlier concepts stay theirs."""
     keys = {concept.key for concept in result.concepts}
@@ -173,17 +185,30 @@ def _new_concepts(
     for concept in result.concepts:
         owned |= concept.mask
     found = []
-    for part in components(segmentation.mask, min_area):
+    for part in components(segmentation.mask, config.min_area, neck=config.neck):
         if (part & explained).sum() > _MOST_OVERLAP * part.sum():
             continue
         mask = part & ~owned
-        if mask.float().mean() <= min_area:
+        if mask.float().mean() <= config.min_area:
             continue
         key = unique_key(label, keys)
         keys.add(key)
         score = contrast(segmentation.relevance, mask, ~segmentation.mask)
         found.append(Concept(key, label, mask, score))
     return tuple(found)
+
+
+def _named_alone(retriever: Retrieves, result: ConceptSet, found: tuple[Concept, ...]) -> tuple[Concept, ...]:
+    """New concepts, each under the best word for it alone when its own is not among the candidates."""
+    keys = {concept.key for concept in result.concepts}
+    named = []
+    for concept in found:
+        words = [candidate.label for candidate in retriever.retrieve(result.image * concept.mask)]
+        label = concept.label if not words or concept.label in words else words[0]
+        key = unique_key(label, keys)
+        keys.add(key)
+        named.append(replace(concept, key=key, label=label))
+    return tuple(named)
 
 
 def _extend(result: ConceptSet, found: tuple[Concept, ...], background: Tensor) -> ConceptSet:

@@ -133,8 +133,37 @@ def test_what_is_explained_is_black_in_the_next_rounds_picture() -> None:
     first = rounds[0].result
     explained = first.background | masks_of(first).any(0)
     assert explained.any()
-    assert torch.equal(retriever.images[1], image * ~explained)
-    assert retriever.used[:2] == [(), ("ball",)]
+    assert torch.equal(retriever.images[2], image * ~explained)
+    assert retriever.used[:3] == [(), (), ("ball",)]
+
+
+def test_each_new_component_is_shown_to_the_retriever_alone() -> None:
+    retriever = Scripted("ball")
+    found = run(scene(BALL, SMALL_BALL), retriever)[0].found
+    assert len(found) == 2
+    for concept, seen in zip(found, retriever.images[1:3], strict=True):
+        assert torch.equal(seen, scene(BALL, SMALL_BALL) * concept.mask)
+
+
+class SeesRight(Scripted):
+    """Names the whole picture by the list, and what lies alone on the right as something else."""
+
+    def retrieve(self, image: Tensor, used: Sequence[str] = ()) -> list[Candidate]:
+        if not used and not image[:, :, :64].any():
+            return [Candidate("bead"), Candidate("cube")]
+        return super().retrieve(image, used)
+
+
+def test_a_component_that_is_something_else_is_named_anew() -> None:
+    result = run(scene(BALL, SMALL_BALL), SeesRight("ball"))[0].result
+    assert keys(result) == ["ball", "bead"]
+    assert [concept.label for concept in result.concepts] == ["ball", "bead"]
+
+
+def test_a_word_that_is_among_those_seen_alone_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(MEANS, "cube", MEANS["ball"])
+    result = run(scene(BALL, SMALL_BALL), SeesRight("cube"))[0].result
+    assert keys(result) == ["cube", "cube-2"]
 
 
 def test_it_ends_once_nearly_everything_is_explained() -> None:
@@ -257,6 +286,8 @@ def test_settings_out_of_range_are_refused() -> None:
         LocalizationConfig(max_rounds=0)
     with pytest.raises(IceError, match="unexplained"):
         LocalizationConfig(unexplained=1.5)
+    with pytest.raises(IceError, match=r"neck is 1\.5"):
+        LocalizationConfig(neck=1.5)
 
 
 def test_pairwise_iou_of_overlapping_and_empty_masks() -> None:

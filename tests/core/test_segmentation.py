@@ -218,6 +218,34 @@ def test_a_small_gap_at_the_border_is_no_hole() -> None:
     assert not components(mask)[0][0, 7]
 
 
+def disc(row: float, column: float, radius: float, size: int = 64) -> torch.Tensor:
+    rows, columns = torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij")
+    return (rows - row) ** 2 + (columns - column) ** 2 <= radius**2
+
+
+def test_discs_that_touch_are_taken_apart_at_the_neck() -> None:
+    large, small = disc(30, 20, 14), disc(34, 42, 10)
+    first, second = components(large | small, neck=0.6)
+    assert not (first & second).any()
+    assert torch.equal(first | second, large | small)
+    assert (first & large).sum() / (first | large).sum() > 0.93
+    assert (second & small).sum() / (second | small).sum() > 0.93
+    assert len(components(large | small)) == 1
+
+
+def test_a_shape_without_a_neck_and_a_ring_stay_whole() -> None:
+    ring = disc(32, 32, 24) & ~disc(32, 32, 14)
+    for shape in (disc(32, 32, 20), ring, disc(30, 20, 14) | disc(32, 28, 12)):
+        (part,) = components(shape, neck=0.6)
+        assert torch.equal(part, shape)
+
+
+def test_a_small_knob_is_no_object_of_its_own() -> None:
+    shape = disc(32, 24, 18) | disc(32, 45, 4)
+    (part,) = components(shape, min_area=0.025, neck=0.6)
+    assert torch.equal(part, shape)
+
+
 def test_an_empty_mask_has_no_components() -> None:
     assert components(torch.zeros(8, 8, dtype=torch.bool)) == []
 
