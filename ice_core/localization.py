@@ -51,7 +51,7 @@ class LocalizationConfig:
     unexplained: float = 0.10
     min_area: float = 0.025
     patience: int = 3
-    neck: float = 0.6
+    neck: float = 0.7
     segmentation: SegmentationConfig = field(default_factory=SegmentationConfig)
 
     def __post_init__(self) -> None:

@@ -56,7 +56,8 @@ class IntrinsicTrainer(io.ComfyNode):
                     min=1e-6,
                     max=0.1,
                     step=1e-5,
-                    tooltip="How far a step goes. Lower it when training diverges or pictures fall apart.",
+                    tooltip="How far a step goes, in proportion to the size of the model's own words. Lower "
+                    "it when training diverges or pictures fall apart.",
                 ),
                 io.Int.Input(
                     "seed",

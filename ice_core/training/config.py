@@ -30,8 +30,10 @@ class TrainingConfig:
     axes: one plain word per intrinsic property, each a single piece to the model's tokenizer.
     steps: optimizer steps; the first half is the object level, the second the intrinsic level.
     batch: noisy copies of the drawn object per step (they share its template).
-    learning_rate, weight_decay: of AdamW. The decay is AdamW's usual one; at 5e-4 it shrinks a row that
-        is drawn in all of 800 steps by 0.4 %, so it acts on rows that leave the words' scale only.
+    learning_rate, weight_decay: of AdamW. The rate is that of Stable Diffusion 1 and is scaled to the size
+        of a model's own words (ours, `row_sizes`), so that one value serves every model. The decay is
+        AdamW's usual one; at 5e-4 it shrinks a row that is drawn in all of 800 steps by 0.4 %, so it acts
+        on rows that leave the words' scale only.
     seed: of the one generator that all randomness comes from.
     flip_probability: chance that picture and mask are mirrored.
     noise_offset: standard deviation of the noise that a whole channel shares.

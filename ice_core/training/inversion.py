@@ -17,7 +17,7 @@ from ice_core.backbone import Backbone, Token
 from ice_core.concepts import mean_row
 from ice_core.errors import IceError
 from ice_core.prompts import NEUTRAL_TEMPLATES
-from ice_core.training.descent import adamw, descend, learning, trainable
+from ice_core.training.descent import adamw, descend, learning, row_sizes, trainable
 from ice_core.training.events import StepDone
 from ice_core.training.noising import draw_noise, fill, noisy_and_target
 from ice_core.training.scene import encode_both
@@ -72,7 +72,7 @@ def _events(
         with torch.no_grad():
             latents = encode_both(backbone, image)
         token = trainable(Token(label, mean_row(backbone.word_rows(label))), latents.device)
-        optimizer = adamw([token], config.learning_rate, weight_decay=1e-2)
+        optimizer = adamw([token], config.learning_rate, weight_decay=1e-2, sizes=row_sizes(backbone))
         alphas = backbone.alphas_cumprod.clone().float()
     for step in range(1, config.steps + 1):
         with learning():

@@ -16,7 +16,7 @@ from ice_core.backbone import Backbone, Prompt, TextFeatures, Token
 from ice_core.concepts import ConceptSet, unit
 from ice_core.errors import IceError
 from ice_core.training.config import TrainingConfig
-from ice_core.training.descent import adamw, descend, learning, trainable
+from ice_core.training.descent import adamw, descend, learning, row_sizes, trainable
 from ice_core.training.events import Finished, Snapshot, StepDone, TrainingEvent
 from ice_core.training.losses import (
     alignment_loss,
@@ -107,6 +107,7 @@ class _Session:
         self.generator.set_state(state.generator.clone())
         self.alphas = backbone.alphas_cumprod.clone().float()
         self.cdf = timestep_cdf(len(self.alphas))
+        self.sizes = row_sizes(backbone)
         self.tokens = {name: trainable(token, self.device) for name, token in state.tokens.items()}
         self._enter(state.phase)
         for name, row in self._learned_rows().items():
@@ -131,7 +132,7 @@ class _Session:
             s.key: [self.tokens[f"{s.key}.{kind}"] for kind in kinds] for s in self.scene.subjects
         }
         every = [token for tokens in self.learned.values() for token in tokens]
-        self.optimizer = adamw(every, self.config.learning_rate, self.config.weight_decay)
+        self.optimizer = adamw(every, self.config.learning_rate, self.config.weight_decay, self.sizes)
 
     def _freeze(self) -> None:
         """Cut o_i and s_i off from gradients and encode T(o_i) and T(s_i o_i), which no longer change."""

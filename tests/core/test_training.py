@@ -30,6 +30,7 @@ from ice_core.training import (
     learned_so_far,
     train,
 )
+from ice_core.training.descent import adamw, row_sizes, trainable
 from ice_core.training.scene import alignment_size
 
 
@@ -48,7 +49,7 @@ def scene(*labels: str, size: tuple[int, int] = (64, 64)) -> ConceptSet:
     return ConceptSet(image, tuple(concepts), torch.zeros(height, width, dtype=torch.bool))
 
 
-SHORT = TrainingConfig(steps=8, learning_rate=1e-2, snapshot_every=4, alignment_iterations=10)
+SHORT = TrainingConfig(steps=8, learning_rate=1.3e-4, snapshot_every=4, alignment_iterations=10)
 
 
 def run(
@@ -90,7 +91,7 @@ def test_the_total_is_the_weighted_sum_of_its_terms() -> None:
 
 def test_the_loss_falls_in_both_phases() -> None:
     config = TrainingConfig(
-        steps=400, learning_rate=5e-2, batch=4, alignment_iterations=5, snapshot_every=400
+        steps=400, learning_rate=6.5e-4, batch=4, alignment_iterations=5, snapshot_every=400
     )
     steps, _ = run(config=config)
     totals = torch.tensor([step.losses["total"] for step in steps]).view(2, 10, 20).mean(-1)
@@ -204,7 +205,7 @@ def test_the_order_of_objects_does_not_matter() -> None:
 @pytest.mark.parametrize("stop", [4, 10, 14])
 def test_a_resumed_run_gives_the_numbers_of_a_straight_one(tmp_path: Path, stop: int) -> None:
     config = TrainingConfig(
-        steps=20, learning_rate=1e-2, snapshot_every=2, composition_weight=0.1, alignment_iterations=10
+        steps=20, learning_rate=1.3e-4, snapshot_every=2, composition_weight=0.1, alignment_iterations=10
     )
     straight = run(config=config)
     events = train(FakeBackbone(), scene(), config)
@@ -506,14 +507,16 @@ def test_a_crash_while_saving_leaves_the_old_state(tmp_path: Path, monkeypatch: 
 def test_plain_inversion_learns_one_token_of_the_whole_picture() -> None:
     backbone = FakeBackbone()
     before = {name: weight.clone() for name, weight in backbone.weights.items()}
-    *steps, last = invert(backbone, scene().image, "toy ball", InversionConfig(steps=300, learning_rate=5e-2))
+    *steps, last = invert(
+        backbone, scene().image, "toy ball", InversionConfig(steps=300, learning_rate=6.5e-4)
+    )
     assert isinstance(last, Inverted)
     totals = torch.tensor([s.losses["total"] for s in steps if isinstance(s, StepDone)])
     assert len(totals) == 300
     assert totals[-100:].mean() < totals[:100].mean()
     assert last.token.rows["clip_l"].shape == (1, 16)
     assert all(torch.equal(backbone.weights[name], before[name]) for name in before)
-    *_, again = invert(backbone, scene().image, "toy ball", InversionConfig(steps=300, learning_rate=5e-2))
+    *_, again = invert(backbone, scene().image, "toy ball", InversionConfig(steps=300, learning_rate=6.5e-4))
     assert isinstance(again, Inverted)
     assert torch.equal(again.token.rows["clip_l"], last.token.rows["clip_l"])
 
@@ -528,3 +531,26 @@ def test_plain_inversion_refuses_what_it_cannot_do() -> None:
         InversionConfig(steps=0)
     with pytest.raises(IceError, match="diverged at step 2 of 5"):
         list(invert(Breaking(1), image, "ball", InversionConfig(steps=5)))
+
+
+def test_a_step_is_as_long_as_the_model_s_words_make_it() -> None:
+    class Wider(FakeBackbone):
+        def word_rows(self, text: str) -> dict[str, torch.Tensor]:
+            return {name: 3 * rows for name, rows in super().word_rows(text).items()}
+
+    plain, wider = row_sizes(FakeBackbone()), row_sizes(Wider())
+    assert wider["clip_l"] == pytest.approx(3 * plain["clip_l"])
+    token = trainable(Token("t", {"clip_l": torch.ones(1, 16)}), torch.device("cpu"))
+    optimizer = adamw([token], 1e-3, 0.01, {"clip_l": 3.0})
+    token.rows["clip_l"].grad = torch.full((1, 16), 0.5)
+    optimizer.step()
+    # Adam's first step has the length of the rate; decay takes off what it would at size 1.
+    torch.testing.assert_close(token.rows["clip_l"].detach(), torch.full((1, 16), 1 - 1e-5 - 3e-3))
+
+
+def test_words_of_no_size_leave_the_rate_as_it_is() -> None:
+    class Silent(FakeBackbone):
+        def word_rows(self, text: str) -> dict[str, torch.Tensor]:
+            return {name: 0 * rows for name, rows in super().word_rows(text).items()}
+
+    assert row_sizes(Silent()) == {"clip_l": 1.0}
