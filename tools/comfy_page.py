@@ -181,6 +181,35 @@ class Page:
         picture.thumbnail((side, side))
         picture.save(path, quality=88, optimize=True)
 
+    def node_picture(self, node: int, path: Path, width: int = 440) -> None:
+        """One node at its own size with what it shows, as a JPEG of at most `width` pixels' width."""
+        box: list[float] = self.ask(
+            """
+            const node = app.graph.getNodeById(arguments[0]), c = app.canvas.canvas;
+            const [x, y] = node.pos, [w, h] = node.size, edge = 12, title = 30;
+            const [x0, y0, bottom] = arguments.slice(1), scaled = c.getBoundingClientRect();
+            const left = x0 - scaled.left + edge, top = y0 - scaled.top + edge;
+            const scale = Math.min(1, (scaled.height - top - bottom) / (h + title));
+            app.canvas.deselectAll?.();
+            app.canvas.ds.scale = scale;
+            app.canvas.ds.offset[0] = left / scale - x;
+            app.canvas.ds.offset[1] = top / scale - (y - title);
+            app.canvas.setDirty(true, true);
+            return [x0, y0, x0 + w * scale + 2 * edge, y0 + (h + title) * scale + 2 * edge];
+            """,
+            node, LEFT, TOP, BOTTOM,
+        )  # fmt: skip
+        time.sleep(1)
+        picture = self.picture().crop(tuple(round(side) for side in box))
+        picture.thumbnail((width, 10 * width))
+        picture.save(path, quality=88, optimize=True)
+
+    def resize(self, width: int, height: int) -> None:
+        """Gives the window another size in pixels."""
+        view = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", view)
+        time.sleep(1)
+
 
 @contextmanager
 def opened(url: str) -> Iterator[Page]:
@@ -194,11 +223,10 @@ def opened(url: str) -> Iterator[Page]:
         driver = webdriver.Chrome(options=options, service=service)
         try:
             driver.set_script_timeout(120)
-            view = {"width": SIZE[0], "height": SIZE[1], "deviceScaleFactor": 1, "mobile": False}
-            driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", view)
+            page = Page(driver, url)
+            page.resize(*SIZE)
             Client(url).post("/settings", _SETTINGS)
             driver.get(url)
-            page = Page(driver, url)
             page.wait("return !!(app?.graph && app.extensionManager?.workflow?.activeWorkflow);", 180)
             time.sleep(2)
             yield page

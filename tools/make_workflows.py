@@ -1,7 +1,7 @@
 """Writes the example workflows, in the forms of ComfyUI's page and of its API, and takes their pictures.
 
     python tools/make_workflows.py               # workflows/*.json and workflows/api/*.json
-    python tools/make_workflows.py --pictures    # runs the demo, then thumbnails and docs/comfyui-demo.png
+    python tools/make_workflows.py --pictures    # runs the demo and photographs workflows and nodes
 
 Needs a ComfyUI (COMFYUI_PATH, see tools/comfy_host.py) to read the nodes' fields from; the pictures need
 Debian's chromium and the dependency group `browser`.
@@ -27,6 +27,8 @@ from tools.comfy_host import PACK, Server, find_hosts, running
 from tools.workflow_designs import CHECKPOINT, DEMO_SEED, DESIGNS, PHOTO
 
 WORKFLOWS = PACK / "workflows"
+HELP = PACK / "web" / "docs"
+"""The nodes' help pages, each with its picture beside it."""
 SCREENSHOT = PACK / "docs" / "comfyui-demo.png"
 THUMBNAIL_SIDE = 800
 
@@ -50,17 +52,28 @@ def write_workflows(server: Server) -> list[str]:
 
 
 def take_pictures(server: Server, titles: Sequence[str]) -> None:
-    """Runs the demo in the page at its full settings, and photographs every workflow."""
-    from tools.comfy_page import opened
+    """Photographs every workflow and every node; those that need no download are run first."""
+    from tools.comfy_page import SIZE, opened
 
     put_stand_ins(server)
+    pictured: set[str] = set()
     with opened(server.url) as page:
         for n, title in enumerate(titles):
             page.load((WORKFLOWS / f"{title}.json").read_text(encoding="utf-8"))
-            if n == 0:
+            runs = not any(node["type"] == "CheckpointLoaderSimple" for node in page.nodes())
+            if runs:
                 print(f"{title}: {page.run():.0f} s")
+            if n == 0:
                 page.screenshot(SCREENSHOT)
             page.thumbnail(WORKFLOWS / f"{title}.jpg", THUMBNAIL_SIDE)
+            if not runs:
+                continue
+            page.resize(SIZE[0], 2 * SIZE[1])
+            for node in page.nodes():
+                if node["type"].startswith("ICE") and node["type"] not in pictured:
+                    page.node_picture(node["id"], HELP / f"{node['type']}.jpg")
+                    pictured.add(node["type"])
+            page.resize(*SIZE)
 
 
 def put_stand_ins(server: Server) -> None:

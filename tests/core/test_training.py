@@ -1,21 +1,19 @@
-"""Stage Two on a fake backbone: what is learned, what stays, and how it stops and goes on."""
+"""Stage Two: what a step does and what it leaves alone."""
 
 from __future__ import annotations
 
 import dataclasses
 import gc
-import os
 from collections.abc import Sequence
-from pathlib import Path
 
 import pytest
 import torch
 from fakes import FakeBackbone
 from torch import Tensor
+from training_runs import SHORT, Breaking, run, same, scene
 
 from ice_core.attention import AttentionRecorder
-from ice_core.backbone import Prompt, TextFeatures, Token
-from ice_core.concepts import Concept, ConceptSet, LearnedConcepts
+from ice_core.backbone import Prompt, TextFeatures
 from ice_core.errors import IceError
 from ice_core.lora import Lora
 from ice_core.training import (
@@ -23,51 +21,13 @@ from ice_core.training import (
     InversionConfig,
     Inverted,
     Snapshot,
-    StepDone,
     TrainingConfig,
     TrainingState,
     invert,
     learned_so_far,
     train,
 )
-from ice_core.training.descent import adamw, row_sizes, trainable
 from ice_core.training.scene import alignment_size
-
-
-def scene(*labels: str, size: tuple[int, int] = (64, 64)) -> ConceptSet:
-    """A picture with one upright band of its own colour per label."""
-    height, width = size
-    labels = labels or ("ball", "cube")
-    rng = torch.Generator().manual_seed(3)
-    image = torch.full((3, height, width), 0.5)
-    concepts = []
-    for i, label in enumerate(labels):
-        mask = torch.zeros(height, width, dtype=torch.bool)
-        mask[8:-8, i * width // len(labels) : (i + 1) * width // len(labels) - 8] = True
-        image[:, mask] = torch.rand(3, 1, generator=rng)
-        concepts.append(Concept(f"{label.replace(' ', '-')}-{i}", label, mask, 1.0))
-    return ConceptSet(image, tuple(concepts), torch.zeros(height, width, dtype=torch.bool))
-
-
-SHORT = TrainingConfig(steps=8, learning_rate=1.3e-4, snapshot_every=4, alignment_iterations=10)
-
-
-def run(
-    concepts: ConceptSet | None = None,
-    config: TrainingConfig = SHORT,
-    backbone: FakeBackbone | None = None,
-    resume: TrainingState | None = None,
-) -> tuple[list[StepDone], LearnedConcepts]:
-    events = list(train(backbone or FakeBackbone(), concepts or scene(), config, resume))
-    assert isinstance(events[-1], Finished)
-    return [event for event in events if isinstance(event, StepDone)], events[-1].learned
-
-
-def same(one: LearnedConcepts, other: LearnedConcepts) -> bool:
-    first, second = one.tokens, other.tokens
-    return first.keys() == second.keys() and all(
-        torch.equal(first[name].rows[k], second[name].rows[k]) for name in first for k in first[name].rows
-    )
 
 
 def test_events_come_in_order_and_name_both_phases() -> None:
@@ -202,31 +162,6 @@ def test_the_order_of_objects_does_not_matter() -> None:
     assert [c.key for c in other.concepts] == [c.key for c in back.concepts]
 
 
-@pytest.mark.parametrize("stop", [4, 10, 14])
-def test_a_resumed_run_gives_the_numbers_of_a_straight_one(tmp_path: Path, stop: int) -> None:
-    config = TrainingConfig(
-        steps=20, learning_rate=1.3e-4, snapshot_every=2, composition_weight=0.1, alignment_iterations=10
-    )
-    straight = run(config=config)
-    events = train(FakeBackbone(), scene(), config)
-    state = next(e.state for e in events if isinstance(e, Snapshot) and e.state.step == stop)
-    events.close()
-    state.save(tmp_path / "run" / "state.safetensors")
-    loaded = TrainingState.load(tmp_path / "run" / "state.safetensors")
-    assert loaded.config == config
-    resumed = run(config=config, resume=loaded)
-    assert resumed[0] == straight[0][stop:]
-    assert same(resumed[1], straight[1])
-
-
-def test_resuming_a_finished_run_only_hands_over_the_result() -> None:
-    *_, finished = train(FakeBackbone(), scene(), SHORT)
-    assert isinstance(finished, Finished)
-    events = list(train(FakeBackbone(), scene(), SHORT, finished.state))
-    assert [type(e) for e in events] == [Finished]
-    assert same(events[0].learned, finished.learned)
-
-
 def test_cancelling_leaves_modes_and_memory_as_they_were() -> None:
     gc.collect()
     before = sum(issubclass(type(o), Tensor) and o.requires_grad for o in gc.get_objects())
@@ -256,27 +191,6 @@ def test_it_works_inside_inference_mode_and_does_not_leave_it() -> None:
     with torch.inference_mode():
         *_, token = invert(backbone, concepts.image, "ball", InversionConfig(steps=2))
     assert isinstance(token, Inverted)
-
-
-class Breaking(FakeBackbone):
-    """Predicts NaN from the n-th gradient-carrying call on."""
-
-    def __init__(self, after: int) -> None:
-        super().__init__()
-        self.left = after
-
-    def predict(
-        self,
-        noisy: Tensor,
-        timesteps: Tensor,
-        text: TextFeatures,
-        recorder: AttentionRecorder | None = None,
-        lora: Lora | None = None,
-    ) -> Tensor:
-        output = super().predict(noisy, timesteps, text, recorder, lora)
-        if torch.is_grad_enabled():
-            self.left -= 1
-        return output * float("nan") if self.left < 0 else output
 
 
 @pytest.mark.parametrize("good", [0, 3, 6])
@@ -375,182 +289,3 @@ def test_alignment_reads_the_recorded_size_nearest_to_a_quarter() -> None:
     backbone.sizes = ()
     with pytest.raises(IceError, match="shows no cross-attention: set alignment_weight to 0"):
         alignment_size(backbone, latents)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"axes": ()}, "no axes"),
-        ({"axes": ("",)}, "'' is not one plain word"),
-        ({"axes": ("color", "color")}, "'color' is named twice"),
-        ({"axes": ("object",)}, "'object' is the name of another"),
-        ({"axes": ("two words",)}, "'two words' is not one plain word"),
-        ({"steps": 1}, "steps is 1"),
-        ({"learning_rate": 0.0}, "learning_rate is 0"),
-        ({"learning_rate": float("nan")}, "learning_rate is nan"),
-        ({"batch": 0}, "batch is 0"),
-        ({"alignment_weight": -1.0}, "alignment_weight is -1"),
-        ({"flip_probability": 1.5}, "flip_probability is 1.5"),
-        ({"templates": ("a photo",)}, "'a photo' needs"),
-        ({"templates": ()}, "no templates"),
-    ],
-)
-def test_settings_that_cannot_work_are_refused(change: dict[str, object], message: str) -> None:
-    with pytest.raises(IceError, match=message):
-        TrainingConfig(**change)  # type: ignore[arg-type]
-
-
-def test_an_axis_of_several_pieces_is_refused_with_their_number() -> None:
-    class Splitting(FakeBackbone):
-        def word_rows(self, text: str) -> dict[str, Tensor]:
-            return super().word_rows(text.replace("iridescence", "irid esc ence"))
-
-    with pytest.raises(IceError, match="'iridescence' is 3 pieces to the tokenizer of clip_l"):
-        train(Splitting(), scene(), TrainingConfig(axes=("color", "iridescence")))
-
-
-def test_concepts_that_cannot_be_learned_are_refused_before_any_work() -> None:
-    good = scene()
-    ball, cube = good.concepts
-    empty = dataclasses.replace(ball, mask=torch.zeros_like(ball.mask))
-    small = dataclasses.replace(ball, mask=ball.mask[:32])
-    for concepts, message in (
-        ((), "nothing to learn"),
-        ((empty, cube), "mask of 'ball-0' is empty"),
-        ((small,), "mask of 'ball-0' is 64 x 32, the picture 64 x 64"),
-        ((ball, dataclasses.replace(cube, key="ball-0")), "two objects have the key 'ball-0'"),
-        ((dataclasses.replace(ball, label=" "),), "'ball-0' has no label"),
-    ):
-        with pytest.raises(IceError, match=message):
-            train(FakeBackbone(), dataclasses.replace(good, concepts=concepts), SHORT)
-    with pytest.raises(IceError, match="60 x 64, but fake takes sides that are multiples of 8"):
-        train(FakeBackbone(), dataclasses.replace(good, image=good.image[..., :60]), SHORT)
-
-
-def half_way() -> TrainingState:
-    return next(e.state for e in train(FakeBackbone(), scene(), SHORT) if isinstance(e, Snapshot))
-
-
-def test_a_state_of_other_things_is_refused_with_what_differs() -> None:
-    state, picture = half_way(), scene()
-    other = FakeBackbone()
-    other.fingerprint = "0" * 64
-    wide = dataclasses.replace(
-        state, tokens={n: Token(n, {"clip_l": torch.zeros(1, 8)}) for n in state.tokens}
-    )
-    darker = dataclasses.replace(picture, image=picture.image / 2)
-    for backbone, concepts, config, resume, message in (
-        (
-            other,
-            picture,
-            SHORT,
-            state,
-            "base model fake .stable-diffusion-v1, ffffffffffff., not fake .000000000000",
-        ),
-        (FakeBackbone(), picture, SHORT, wide, "'clip_l': 8}, but fake takes {'clip_l': 16}"),
-        (FakeBackbone(), scene("ring"), SHORT, state, "of the objects ball-0, cube-1, not ring-0"),
-        (FakeBackbone(), darker, SHORT, state, "another picture"),
-        (FakeBackbone(), picture, dataclasses.replace(SHORT, seed=9), state, "made with seed 0, not 9"),
-    ):
-        with pytest.raises(IceError, match=message):
-            train(backbone, concepts, config, resume)
-
-
-def test_snapshots_may_be_taken_at_another_pace_after_resuming() -> None:
-    config = dataclasses.replace(SHORT, snapshot_every=1)
-    assert same(run(config=config, resume=half_way())[1], run()[1])
-
-
-def test_damaged_and_foreign_files_are_refused(tmp_path: Path) -> None:
-    from safetensors.torch import load_file, save_file
-
-    path = half_way().save(tmp_path / "state.safetensors")
-    with pytest.raises(IceError, match="cannot read the training state"):
-        TrainingState.load(tmp_path / "missing.safetensors")
-    (tmp_path / "cut.safetensors").write_bytes(path.read_bytes()[:200])
-    with pytest.raises(IceError, match="cannot read the training state"):
-        TrainingState.load(tmp_path / "cut.safetensors")
-    tensors = load_file(path)
-    save_file(tensors, tmp_path / "foreign.safetensors")
-    with pytest.raises(IceError, match="is no training state"):
-        TrainingState.load(tmp_path / "foreign.safetensors")
-
-    from safetensors import safe_open
-
-    with safe_open(path, "pt") as file:
-        metadata = file.metadata()
-    name = "token/ball-0.object/clip_l"
-    for tensors_, message in (
-        ({k: v for k, v in tensors.items() if k != name}, "ball-0.object"),
-        (tensors | {"generator": torch.zeros(3, dtype=torch.uint8)}, "generator's state has a wrong size"),
-        (tensors | {f"moment/{name[6:]}/exp_avg": torch.zeros(2)}, "exp_avg has shape"),
-    ):
-        save_file(tensors_, tmp_path / "damaged.safetensors", metadata)
-        with pytest.raises(IceError, match=message):
-            TrainingState.load(tmp_path / "damaged.safetensors")
-
-
-def test_a_crash_while_saving_leaves_the_old_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = half_way().save(tmp_path / "state.safetensors")
-    before = path.read_bytes()
-
-    def crash(*_: object) -> None:
-        raise OSError("disk full")
-
-    monkeypatch.setattr(os, "replace", crash)
-    with pytest.raises(IceError):
-        half_way().save(path)
-    assert path.read_bytes() == before
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_plain_inversion_learns_one_token_of_the_whole_picture() -> None:
-    backbone = FakeBackbone()
-    before = {name: weight.clone() for name, weight in backbone.weights.items()}
-    *steps, last = invert(
-        backbone, scene().image, "toy ball", InversionConfig(steps=300, learning_rate=6.5e-4)
-    )
-    assert isinstance(last, Inverted)
-    totals = torch.tensor([s.losses["total"] for s in steps if isinstance(s, StepDone)])
-    assert len(totals) == 300
-    assert totals[-100:].mean() < totals[:100].mean()
-    assert last.token.rows["clip_l"].shape == (1, 16)
-    assert all(torch.equal(backbone.weights[name], before[name]) for name in before)
-    *_, again = invert(backbone, scene().image, "toy ball", InversionConfig(steps=300, learning_rate=6.5e-4))
-    assert isinstance(again, Inverted)
-    assert torch.equal(again.token.rows["clip_l"], last.token.rows["clip_l"])
-
-
-def test_plain_inversion_refuses_what_it_cannot_do() -> None:
-    image = scene().image
-    with pytest.raises(IceError, match="60 x 64"):
-        invert(FakeBackbone(), image[..., :60], "ball")
-    with pytest.raises(IceError, match="label is empty"):
-        invert(FakeBackbone(), image, " ")
-    with pytest.raises(IceError, match="steps is 0"):
-        InversionConfig(steps=0)
-    with pytest.raises(IceError, match="diverged at step 2 of 5"):
-        list(invert(Breaking(1), image, "ball", InversionConfig(steps=5)))
-
-
-def test_a_step_is_as_long_as_the_model_s_words_make_it() -> None:
-    class Wider(FakeBackbone):
-        def word_rows(self, text: str) -> dict[str, torch.Tensor]:
-            return {name: 3 * rows for name, rows in super().word_rows(text).items()}
-
-    plain, wider = row_sizes(FakeBackbone()), row_sizes(Wider())
-    assert wider["clip_l"] == pytest.approx(3 * plain["clip_l"])
-    token = trainable(Token("t", {"clip_l": torch.ones(1, 16)}), torch.device("cpu"))
-    optimizer = adamw([token], 1e-3, 0.01, {"clip_l": 3.0})
-    token.rows["clip_l"].grad = torch.full((1, 16), 0.5)
-    optimizer.step()
-    # Adam's first step has the length of the rate; decay takes off what it would at size 1.
-    torch.testing.assert_close(token.rows["clip_l"].detach(), torch.full((1, 16), 1 - 1e-5 - 3e-3))
-
-
-def test_words_of_no_size_leave_the_rate_as_it_is() -> None:
-    class Silent(FakeBackbone):
-        def word_rows(self, text: str) -> dict[str, torch.Tensor]:
-            return {name: 0 * rows for name, rows in super().word_rows(text).items()}
-
-    assert row_sizes(Silent()) == {"clip_l": 1.0}

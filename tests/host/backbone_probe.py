@@ -1,6 +1,6 @@
 """Runs inside a host's Python: ComfyUI's Backbone on the bundled model, its answers into a file.
 
-python backbone_probe.py HOST PACK QUESTIONS ANSWERS
+python backbone_probe.py HOST PACK QUESTIONS ANSWERS [--offloaded] [the host's own options]
 """
 
 from __future__ import annotations
@@ -13,12 +13,15 @@ from pathlib import Path
 host, pack, questions, answers, *options = sys.argv[1:]
 sys.path.insert(0, host)
 os.chdir(host)
+offloaded = "--offloaded" in options
+options = [option for option in options if option != "--offloaded"]
 sys.argv = [sys.argv[0], "--cpu", *options]
 
 import comfy.options  # noqa: E402
 
 comfy.options.enable_args_parsing()
 
+import comfy.model_management  # noqa: E402
 import torch  # noqa: E402
 
 # As the host loads a custom node: under a name of its own.
@@ -49,9 +52,22 @@ def weights(wires: tuple) -> dict[str, torch.Tensor]:
     }
 
 
+def offload(wires: tuple) -> int:
+    """Load as on a card that is too small, where weights are moved at use; the number of such layers.
+
+    On the CPU the host would load everything again: it is kept from doing so.
+    """
+    patchers = (wires[0], wires[1].patcher)
+    for patcher in patchers:
+        patcher.load(torch.device("cpu"), lowvram_model_memory=1)
+    comfy.model_management.load_models_gpu = lambda *args, **kwargs: None
+    return sum(hasattr(m, "prev_comfy_cast_weights") for p in patchers for m in p.model.modules())
+
+
 with torch.inference_mode():  # as the executor calls a node
     wires = load_demo_model()
     before = weights(wires)
+    layers = offload(wires) if offloaded else 0
     backbone = ComfyBackbone(*wires)
     with gradients():
         result = ask(backbone, torch.load(questions, weights_only=True))
@@ -66,4 +82,5 @@ result["hooks"] = torch.tensor(
         for m in part.modules()
     )
 )
+result["offloaded"] = torch.tensor(layers)
 torch.save(result, answers)

@@ -57,9 +57,14 @@ def answers(host: Host, questions: Path) -> dict[str, Tensor]:
 
 
 def test_every_answer_agrees(answers: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
-    assert answers.keys() - {"unchanged", "hooks"} == expected.keys()
+    assert answers.keys() - {"unchanged", "hooks", "offloaded"} == expected.keys()
+    assert differences(answers, expected) == {}
+
+
+def differences(answers: dict[str, Tensor], expected: dict[str, Tensor]) -> dict[str, float]:
+    """Where the answers are too far apart, and how far."""
     apart = {k: (answers[k] - expected[k]).abs().max().item() for k in expected}
-    assert {k: v for k, v in apart.items() if not v < TOLERANCE} == {}
+    return {k: v for k, v in apart.items() if not v < TOLERANCE}
 
 
 def test_training_moved_the_tokens(answers: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
@@ -97,3 +102,12 @@ def test_weights_of_less_precision_can_be_learned_on(
     for name in expected:
         if name.startswith("learned/"):
             assert answers[name].norm() > 0
+
+
+def test_weights_that_are_moved_at_use_give_the_same_answers(
+    host: Host, questions: Path, expected: dict[str, Tensor]
+) -> None:
+    answers = probe(host, questions, "--offloaded")
+    assert int(answers["offloaded"]) > 50
+    assert bool(answers["unchanged"])
+    assert differences(answers, expected) == {}
