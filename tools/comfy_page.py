@@ -187,7 +187,7 @@ class Page:
             """
             const node = app.graph.getNodeById(arguments[0]), c = app.canvas.canvas;
             const [x, y] = node.pos, [w, h] = node.size, edge = 12, title = 30;
-            const [x0, y0, bottom] = arguments.slice(1), scaled = c.getBoundingClientRect();
+            const [, x0, y0, bottom] = arguments, scaled = c.getBoundingClientRect();
             const left = x0 - scaled.left + edge, top = y0 - scaled.top + edge;
             const scale = Math.min(1, (scaled.height - top - bottom) / (h + title));
             app.canvas.deselectAll?.();
