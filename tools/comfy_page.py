@@ -191,6 +191,7 @@ class Page:
             const left = x0 - scaled.left + edge, top = y0 - scaled.top + edge;
             const scale = Math.min(1, (scaled.height - top - bottom) / (h + title));
             app.canvas.deselectAll?.();
+            node.title = node.constructor.title ?? node.title;
             app.canvas.ds.scale = scale;
             app.canvas.ds.offset[0] = left / scale - x;
             app.canvas.ds.offset[1] = top / scale - (y - title);

@@ -42,15 +42,16 @@ def demo(object_info: Definitions) -> Sheet:
         sheet, model, scene, found, (820, 40), steps=400, preview_every=40, refine_steps=40, lora_rank=4
     )
     sheet.add("LossGraphNode", (820, 1050), (400, 260), loss=learned["losses"])
-    sheet.add(
-        "ICESaveConcepts", (1280, 40), (340, 360), learned=learned["learned"], folder="ice/demo",
+    saved = sheet.add(
+        "ICESaveConcepts", (1280, 40), (340, 110), learned=learned["learned"], folder="ice/demo",
         lora=learned["lora"],
     )  # fmt: skip
+    _names(sheet, (1280, 200), (340, 200), saved)
     sheet.note(
         "Words in braces are what was learned: `{object name.property}`. The properties are those of the "
         "trainer's *axes*, and `object` is the thing itself.\n\n"
         "With the files that were saved you can write the same in a core *CLIP Text Encode*, with the names "
-        "that *ICE Save Concepts* lists.",
+        "that are listed above.",
         (1280, 450), (340, 240), "What to write in the prompt",
     )  # fmt: skip
     composed = sheet.add(
@@ -77,8 +78,9 @@ def extract(object_info: Definitions) -> Sheet:
         "*labels*.\n"
         "3. Press **Run**. With 800 steps on a graphics card this takes some minutes; **Cancel** keeps what "
         "was learned, the next Run goes on from there.\n\n"
-        "The tokens are saved as `embeddings/ice/photo/...`; *ICE Save Concepts* shows what to write in a "
-        "prompt. For a closer likeness set the trainer's *refine_steps* to 300 and connect its *lora*. "
+        "The tokens are saved as `embeddings/ice/photo/...`; what to write in a prompt is listed below "
+        "*ICE Save Concepts*. For a closer likeness set the trainer's *refine_steps* to 300 and connect its "
+        "*lora*. "
         "*3 - Compose learned concepts* makes new pictures of them.",
         (0, 0), (340, 380), "How to use this",
     )  # fmt: skip
@@ -90,7 +92,10 @@ def extract(object_info: Definitions) -> Sheet:
     found = _segmentor(sheet, model, photo, (800, 40), words=words["words"])
     learned = _trainer(sheet, model, photo, found, (1220, 40), steps=800, preview_every=100)
     sheet.add("LossGraphNode", (1680, 40), (360, 360), loss=learned["losses"])
-    sheet.add("ICESaveConcepts", (1680, 500), (360, 500), learned=learned["learned"], folder="ice/photo")
+    saved = sheet.add(
+        "ICESaveConcepts", (1680, 500), (360, 110), learned=learned["learned"], folder="ice/photo"
+    )
+    _names(sheet, (1680, 660), (360, 340), saved)
     sheet.group("1 · Your model and your photo", (-20, 400), (380, 620))
     sheet.group("2 · Find the objects", (380, -20), (800, 1040), "#8A8")
     sheet.group("3 · Learn them", (1200, -20), (440, 1040), "#b58b2a")
@@ -105,15 +110,17 @@ def compose(object_info: Definitions) -> Sheet:
         "1. Choose two folders of saved concepts. They may be the same: *1 - Demo without downloads* saves "
         "into `ice/demo`, and this template is set to work with it as it is.\n"
         "2. Write the prompt. `{b.cube.object}` is what makes the *cube* of *b* that object; "
-        "`{a.cone.material}` is the material of the *cone* of *a*. Each loader lists, after the "
-        "first run, what there is.\n\n"
+        "`{a.cone.material}` is the material of the *cone* of *a*. What each holds is listed "
+        "below its loader after the first run.\n\n"
         "For concepts learned with a checkpoint, put **Load Checkpoint** with that checkpoint in the place "
         "of *ICE Demo Model*, and set the picture's size to 512 x 512.",
         (0, 0), (360, 400), "How to use this",
     )  # fmt: skip
     model = sheet.add("ICEDemoModel", (0, 480), (360, 80))
-    first = sheet.add("ICELoadConcepts", (420, 40), (360, 360), "A: gives the material", folder=SAVED)
-    second = sheet.add("ICELoadConcepts", (420, 450), (360, 360), "B: gives the object", folder=SAVED)
+    first = sheet.add("ICELoadConcepts", (420, 40), (360, 90), "A: gives the material", folder=SAVED)
+    sheet.add("PreviewAny", (420, 180), (360, 210), "What A holds", source=first["names"])
+    second = sheet.add("ICELoadConcepts", (420, 440), (360, 90), "B: gives the object", folder=SAVED)
+    sheet.add("PreviewAny", (420, 580), (360, 210), "What B holds", source=second["names"])
     composed = sheet.add(
         "ICEConceptComposer", (840, 40), (360, 290), clip=model["clip"], prompt=COMPOSE_PROMPT,
         a=first["learned"], b=second["learned"],
@@ -143,7 +150,10 @@ def own_masks(object_info: Definitions) -> Sheet:
     photo = sheet.add("LoadImage", (0, 540), (340, 440), "Your photo, with a mask painted on it", image=PHOTO)
     found = _segmentor(sheet, model, photo, (400, 40), mode="given masks", labels="vase", masks=photo["mask"])
     learned = _trainer(sheet, model, photo, found, (820, 40), steps=800, preview_every=100)
-    sheet.add("ICESaveConcepts", (1280, 40), (360, 500), learned=learned["learned"], folder="ice/masked")
+    saved = sheet.add(
+        "ICESaveConcepts", (1280, 40), (360, 110), learned=learned["learned"], folder="ice/masked"
+    )
+    _names(sheet, (1280, 200), (360, 340), saved)
     sheet.group("1 · Your model and your photo", (-20, 320), (380, 680))
     sheet.group("2 · The mask with its word", (380, -20), (400, 1040), "#8A8")
     sheet.group("3 · Learn it", (800, -20), (440, 1040), "#b58b2a")
@@ -172,6 +182,11 @@ def _trainer(
     return sheet.add(
         "ICEIntrinsicTrainer", at, (400, 960), concepts=found["concepts"], **_wires(model, picture), **inputs
     )
+
+
+def _names(sheet: Sheet, at: tuple[int, int], size: tuple[int, int], saved: Node) -> None:
+    """Shows the `embedding:` names: a node's own text output is not drawn on it."""
+    sheet.add("PreviewAny", at, size, "What to write in a prompt", source=saved["names"])
 
 
 def _generate(
