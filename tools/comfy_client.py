@@ -92,6 +92,18 @@ class Client:
     def interrupt(self) -> None:
         self.post("/interrupt", {})
 
+    def settled(self, seconds: float = 60) -> dict[str, Any]:
+        """The queue once it is empty, or as it is after so many seconds.
+
+        A server tells that a prompt has ended a moment before it takes it off the queue.
+        """
+        deadline = time.monotonic() + seconds
+        while True:
+            queue: dict[str, Any] = self.get("/queue")
+            if not any(queue.values()) or time.monotonic() > deadline:
+                return queue
+            time.sleep(0.2)
+
     def run(self, graph: Graph, timeout: float = 1800, watch: Callable[[Run], None] | None = None) -> Run:
         """Queues a graph and follows it over the websocket to its end.
 

@@ -60,7 +60,7 @@ def cancelled(server: Server) -> dict[str, Any]:
             client.interrupt()
 
     first = client.run(draft.graph, watch=cancel)
-    queue = client.get("/queue")
+    queue = client.settled()
     kept = sorted(server.output.glob("ice/interrupted/*/embeddings/*.safetensors"))
     after = paint(client, last_step=1001)
     second = client.run(draft.graph)
