@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 _EIGHT_NEIGHBOURS = np.ones((3, 3), dtype=bool)
-_DEPTH_STEP = 0.5
-"""Pixels that a mask is shrunk by at a time in search of a neck."""
+_DEPTH_STEPS = 64
+"""A mask is shrunk by this share of its thickness at a time in search of a neck, at least by half a pixel."""
 
 
 def components(
@@ -53,8 +53,11 @@ def _cut_at_necks(solid: NDArray[np.bool_], neck: float, least: float) -> list[N
     from scipy import ndimage
 
     depth = ndimage.distance_transform_edt(np.pad(solid, 1))[1:-1, 1:-1]
-    for narrow in np.arange(_DEPTH_STEP, neck * depth.max(), _DEPTH_STEP):
+    step = max(0.5, depth.max() / _DEPTH_STEPS)
+    for narrow in np.arange(step, neck * depth.max(), step):
         cores, count = ndimage.label(depth > narrow, _EIGHT_NEIGHBOURS)
+        if count < 2:
+            continue
         thickness: Any = ndimage.maximum(depth, cores, np.arange(1, count + 1))
         thick = [number for number in range(1, count + 1) if narrow <= neck * thickness[number - 1]]
         if len(thick) < 2:
