@@ -4,27 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import safetensors
-import safetensors.torch
-import torch
 from torch import Tensor
 
 from ice_core.backbone import Backbone
 from ice_core.concepts import ConceptSet, LearnedConcepts
 from ice_core.errors import IceError
-from ice_core.files.paths import atomic_write
 from ice_core.lora import Lora
 from ice_core.training.state import picture_hash
+from ice_core.training.state_file import below, check_progress, check_settings, read_state, write_state
 
-_FORMAT = "ice-refinement-1"
-_RNG_BYTES = len(torch.Generator().get_state())
+_KIND = "refinement"
 
 
 @dataclass(frozen=True)
@@ -108,48 +103,24 @@ class RefinementState:
             if field.name not in ("lora", "moments", "prior", "generator", "config")
         }
         plain |= {"alpha": self.lora.alpha, "config": dataclasses.asdict(self.config)}
-        tensors = {name: value.contiguous() for name, value in tensors.items()}
-        header = {"format": _FORMAT, "state": json.dumps(plain, ensure_ascii=False)}
-        return atomic_write(Path(path), safetensors.torch.save(tensors, header))
+        return write_state(path, _KIND, plain, tensors)
 
     @classmethod
     def load(cls, path: Path | str) -> RefinementState:
         """Read a state that `save` wrote. Raises IceError when it is missing, damaged or something else."""
-        try:
-            with safetensors.safe_open(str(path), framework="pt") as file:
-                metadata = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (OSError, safetensors.SafetensorError) as error:
-            raise IceError(f"cannot read the refinement state {path}: {error}") from error
-        if metadata.get("format") != _FORMAT:
-            raise IceError(
-                f"{path} is no refinement state of this version: choose a file that refinement saved"
-            )
-        try:
-            return cls._from_parts(json.loads(metadata["state"]), tensors)
-        except IceError as error:
-            raise IceError(f"the refinement state {path} cannot be used: {error}") from error
-        except (KeyError, TypeError, ValueError) as error:
-            raise IceError(f"the refinement state {path} is damaged ({error}): start again") from error
+        return read_state(path, _KIND, cls._from_parts)
 
     @classmethod
     def _from_parts(cls, plain: dict[str, Any], tensors: Mapping[str, Tensor]) -> RefinementState:
-        def below(kind: str) -> dict[str, Tensor]:
-            start = f"{kind}/"
-            return {k.removeprefix(start): v for k, v in tensors.items() if k.startswith(start)}
-
         state = cls(
-            lora=Lora(below("down"), below("up"), float(plain.pop("alpha"))),
-            moments=below("moment"),
+            lora=Lora(below(tensors, "down"), below(tensors, "up"), float(plain.pop("alpha"))),
+            moments=below(tensors, "moment"),
             prior=tensors["prior"],
             generator=tensors["generator"],
             config=RefinementConfig(**plain.pop("config")),
             **plain,
         )
-        if not 0 <= state.step <= state.config.steps:
-            raise ValueError(f"step {state.step} of {state.config.steps}")
-        if state.generator.dtype != torch.uint8 or state.generator.shape != (_RNG_BYTES,):
-            raise ValueError("the random generator's state has a wrong size")
+        check_progress(state.step, state.config.steps, state.generator)
         matrices = {"down": state.lora.down, "up": state.lora.up}
         for name, value in state.moments.items():
             layer, matrix, kind = name.rsplit("/", 2)
@@ -174,13 +145,7 @@ class RefinementState:
             )
         if self.learned != tokens_hash(learned):
             raise IceError("the refinement state is of other tokens: give it those, or refine again")
-        for field in dataclasses.fields(config):
-            then, now = getattr(self.config, field.name), getattr(config, field.name)
-            if field.name != "snapshot_every" and then != now:
-                raise IceError(
-                    f"the refinement state was made with {field.name} {then!r}, not {now!r}: "
-                    "go on with the same settings, or refine again"
-                )
+        check_settings(_KIND, self.config, config, "refine again")
 
 
 def tokens_hash(learned: LearnedConcepts) -> str:

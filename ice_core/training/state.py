@@ -4,25 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor
 
 from ice_core.backbone import Backbone, Token
 from ice_core.concepts import ConceptSet, LearnedConcept, LearnedConcepts, mean_row
 from ice_core.errors import IceError
-from ice_core.files.paths import atomic_write
 from ice_core.training.config import TrainingConfig
+from ice_core.training.state_file import below, check_progress, check_settings, read_state, write_state
 
-_FORMAT = "ice-training-1"
-_RNG_BYTES = len(torch.Generator().get_state())
+_KIND = "training"
 
 
 @dataclass(frozen=True)
@@ -65,27 +61,12 @@ class TrainingState:
             for field in dataclasses.fields(self)
             if field.name not in ("tokens", "moments", "generator", "config")
         }
-        header = json.dumps(plain | {"config": dataclasses.asdict(self.config)}, ensure_ascii=False)
-        tensors = {name: value.contiguous() for name, value in tensors.items()}
-        return atomic_write(Path(path), safetensors.torch.save(tensors, {"format": _FORMAT, "state": header}))
+        return write_state(path, _KIND, plain | {"config": dataclasses.asdict(self.config)}, tensors)
 
     @classmethod
     def load(cls, path: Path | str) -> TrainingState:
         """Read a state that `save` wrote. Raises IceError when it is missing, damaged or something else."""
-        try:
-            with safetensors.safe_open(str(path), framework="pt") as file:
-                metadata = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (OSError, safetensors.SafetensorError) as error:
-            raise IceError(f"cannot read the training state {path}: {error}") from error
-        if metadata.get("format") != _FORMAT:
-            raise IceError(f"{path} is no training state of this version: choose a file that training saved")
-        try:
-            return cls._from_parts(json.loads(metadata["state"]), tensors)
-        except IceError as error:
-            raise IceError(f"the training state {path} cannot be used: {error}") from error
-        except (KeyError, TypeError, ValueError) as error:
-            raise IceError(f"the training state {path} is damaged ({error}): start again") from error
+        return read_state(path, _KIND, cls._from_parts)
 
     @classmethod
     def _from_parts(cls, plain: dict[str, Any], tensors: Mapping[str, Tensor]) -> TrainingState:
@@ -93,22 +74,18 @@ class TrainingState:
             k: tuple(v) if isinstance(v, list) else v for k, v in plain.pop("config").items()
         }
         rows: dict[str, dict[str, Tensor]] = {}
-        for name, value in tensors.items():
-            if name.startswith("token/"):
-                token, encoder = name.removeprefix("token/").rsplit("/", 1)
-                rows.setdefault(token, {})[encoder] = value
+        for name, value in below(tensors, "token").items():
+            token, encoder = name.rsplit("/", 1)
+            rows.setdefault(token, {})[encoder] = value
         plain["concepts"] = tuple((key, label) for key, label in plain["concepts"])
         state = cls(
             **plain,
             tokens={name: Token(name, value) for name, value in rows.items()},
-            moments={k.removeprefix("moment/"): v for k, v in tensors.items() if k.startswith("moment/")},
+            moments=below(tensors, "moment"),
             generator=tensors["generator"],
             config=TrainingConfig(**settings),
         )
-        if not 0 <= state.step <= state.config.steps:
-            raise ValueError(f"step {state.step} of {state.config.steps}")
-        if state.generator.dtype != torch.uint8 or state.generator.shape != (_RNG_BYTES,):
-            raise ValueError("the random generator's state has a wrong size")
+        check_progress(state.step, state.config.steps, state.generator)
         kinds = ("instance", "object", *(state.config.axes if state.step > state.config.switch else ()))
         missing = {f"{key}.{kind}" for key, _ in state.concepts for kind in kinds} - rows.keys()
         if missing:
@@ -143,13 +120,7 @@ class TrainingState:
             )
         if self.picture != picture_hash(concepts.image):
             raise IceError("the training state is of another picture: give it the same one, or start again")
-        for field in dataclasses.fields(config):
-            then, now = getattr(self.config, field.name), getattr(config, field.name)
-            if field.name != "snapshot_every" and then != now:
-                raise IceError(
-                    f"the training state was made with {field.name} {then!r}, not {now!r}: "
-                    "go on with the same settings, or start training again"
-                )
+        check_settings(_KIND, self.config, config, "start training again")
 
 
 def picture_hash(image: Tensor) -> str:
