@@ -78,3 +78,24 @@ def descend(loss: Tensor, tokens: Sequence[Token], optimizer: torch.optim.Optimi
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return True
+
+
+def moments_of(optimizer: torch.optim.Optimizer, learned: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copies on the CPU of what Adam remembers of each named tensor, as `<name>/<kind>`."""
+    return {
+        f"{name}/{kind}": value.detach().cpu().clone()
+        for name, tensor in learned.items()
+        for kind, value in optimizer.state.get(tensor, {}).items()
+    }
+
+
+def restore_moments(
+    optimizer: torch.optim.Optimizer, learned: Mapping[str, Tensor], moments: Mapping[str, Tensor]
+) -> None:
+    """Give Adam back what `moments_of` copied; tensors that had not been stepped yet begin afresh."""
+    for name, tensor in learned.items():
+        if f"{name}/step" in moments:
+            optimizer.state[tensor] = {
+                kind: moments[f"{name}/{kind}"].clone().to("cpu" if kind == "step" else tensor.device)
+                for kind in ("step", "exp_avg", "exp_avg_sq")
+            }

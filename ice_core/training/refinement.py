@@ -23,7 +23,7 @@ from ice_core.lora import Lora
 from ice_core.prompts import NEUTRAL_TEMPLATES
 from ice_core.sampling import SamplingConfig, sample_latents
 from ice_core.training.config import TrainingConfig
-from ice_core.training.descent import learning
+from ice_core.training.descent import learning, moments_of, restore_moments
 from ice_core.training.events import StepDone
 from ice_core.training.losses import masked_denoising_loss
 from ice_core.training.noising import draw_noise, draw_timesteps, fill, noisy_and_target, timestep_cdf
@@ -211,26 +211,16 @@ class _Session:
         self.optimizer = torch.optim.AdamW(
             matrices.values(), lr=config.learning_rate, weight_decay=config.weight_decay
         )
-        for name, matrix in matrices.items():
-            if f"{name}/step" in state.moments:
-                self.optimizer.state[matrix] = {
-                    kind: state.moments[f"{name}/{kind}"].clone().to("cpu" if kind == "step" else self.device)
-                    for kind in ("step", "exp_avg", "exp_avg_sq")
-                }
+        restore_moments(self.optimizer, matrices, state.moments)
 
     def state(self) -> RefinementState:
         """A copy of where refinement stands; call it with or without inference mode."""
         with learning():
-            moments = {
-                f"{name}/{kind}": value.detach().cpu().clone()
-                for name, matrix in self.matrices.items()
-                for kind, value in self.optimizer.state.get(matrix, {}).items()
-            }
             return replace(
                 self.started,
                 step=self.done,
                 lora=self.lora.detach(),
-                moments=moments,
+                moments=moments_of(self.optimizer, self.matrices),
                 generator=self.generator.get_state(),
             )
 

@@ -16,7 +16,15 @@ from ice_core.backbone import Backbone, Prompt, TextFeatures, Token
 from ice_core.concepts import ConceptSet, unit
 from ice_core.errors import IceError
 from ice_core.training.config import TrainingConfig
-from ice_core.training.descent import adamw, descend, learning, row_sizes, trainable
+from ice_core.training.descent import (
+    adamw,
+    descend,
+    learning,
+    moments_of,
+    restore_moments,
+    row_sizes,
+    trainable,
+)
 from ice_core.training.events import Finished, Snapshot, StepDone, TrainingEvent
 from ice_core.training.losses import (
     alignment_loss,
@@ -110,12 +118,7 @@ class _Session:
         self.sizes = row_sizes(backbone)
         self.tokens = {name: trainable(token, self.device) for name, token in state.tokens.items()}
         self._enter(state.phase)
-        for name, row in self._learned_rows().items():
-            if f"{name}/step" in state.moments:
-                self.optimizer.state[row] = {
-                    kind: state.moments[f"{name}/{kind}"].clone().to("cpu" if kind == "step" else self.device)
-                    for kind in ("step", "exp_avg", "exp_avg_sq")
-                }
+        restore_moments(self.optimizer, self._learned_rows(), state.moments)
 
     def _enter(self, phase: int) -> None:
         """Make ready what this phase learns; phase 2 freezes phase 1's tokens and starts from s_i."""
@@ -162,16 +165,11 @@ class _Session:
     def state(self) -> TrainingState:
         """A copy of where training stands; call it with or without inference mode."""
         with learning():
-            moments = {
-                f"{name}/{kind}": value.detach().cpu().clone()
-                for name, row in self._learned_rows().items()
-                for kind, value in self.optimizer.state.get(row, {}).items()
-            }
             return TrainingState(
                 step=self.done,
                 concepts=self.started.concepts,
                 tokens={name: token.detach() for name, token in self.tokens.items()},
-                moments=moments,
+                moments=moments_of(self.optimizer, self._learned_rows()),
                 generator=self.generator.get_state(),
                 config=self.config,
                 picture=self.started.picture,
