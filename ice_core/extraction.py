@@ -21,7 +21,7 @@ from ice_core.files.run import History, RunFolder, RunStart
 from ice_core.images import load_image, resize, resize_mask, save_png, working_size
 from ice_core.localization import Retrieves, concepts_from_labels, concepts_from_masks, localize
 from ice_core.lora import Lora
-from ice_core.presentation import draw_rows, write_pictures
+from ice_core.presentation import draw_rows, headline, write_pictures
 from ice_core.report import ConceptReport, Report, peak_memory_mib
 from ice_core.settings import ExtractionSettings
 from ice_core.training.refinement import (
@@ -287,16 +287,10 @@ def _present(
     thumbnails = {name: uri for row in shown for name, uri in row.thumbnails.items()}
     embeddings = save_concepts(learned, folder.embeddings, start.date, thumbnails, replace=True)
     masks = {c.key: save_png(c.mask, safe_path(folder.path / "masks", f"{c.key}.png")) for c in full}
-    elapsed = sum(seconds.values())
-    settings_line = "   ·   ".join((
-        f"base: {backbone.name}", f"axes: {', '.join(learned.axes)}", f"{learned.steps} steps",
-        *([f"{settings.refinement.steps} steps of refinement, rank {lora.rank}"] if lora else []),
-        f"seed {learned.seed}", f"{elapsed:.0f} s", f"ICE {start.version}",
-    ))  # fmt: skip
-    title = f"{total} concept{'s' if total > 1 else ''} in {start.title}"
+    title, line = headline(learned, start.title, sum(seconds.values()), settings.refinement.steps, lora)
     pictures, rows = write_pictures(
         folder.path, image, concepts.concepts, [row.row for row in shown],
-        history.columns(without=("total",)), settings.training.switch, title, settings_line,
+        history.columns(without=("total",)), settings.training.switch, title, line,
         refinement=settings.training.steps if lora else None,
     )  # fmt: skip
     seconds["writing"] = time.monotonic() - clock

@@ -17,6 +17,7 @@ from ice_core.images import data_uri, save_png, to_pil
 from ice_core.lora import Lora
 from ice_core.pictures import Row, Tile, color_of, concept_row, contact_sheet, loss_plot, masked_crop, overlay
 from ice_core.sampling import SamplingConfig, sample
+from ice_core.version import package_version
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,23 @@ def draw_rows(
             {caption: written(prompt) for caption, prompt in prompts},
             thumbnails,
         )
+
+
+def headline(
+    learned: LearnedConcepts, where: str, seconds: float, refinement_steps: int = 0, lora: Lora | None = None
+) -> tuple[str, str]:
+    """Title and line of settings for a contact sheet. where: "a picture"; seconds: spent so far."""
+    count = len(learned.concepts)
+    settings = (
+        f"base: {learned.base_name}",
+        f"axes: {', '.join(learned.axes)}",
+        f"{learned.steps} steps",
+        *([f"{refinement_steps} steps of refinement, rank {lora.rank}"] if lora else []),
+        f"seed {learned.seed}",
+        f"{seconds:.0f} s",
+        f"ICE {package_version()}",
+    )
+    return f"{count} concept{'s' if count > 1 else ''} in {where}", "   ·   ".join(settings)
 
 
 def write_pictures(

@@ -27,7 +27,7 @@ from ice_core.files.run import History, RunFolder
 from ice_core.images import to_pil
 from ice_core.lora import Lora
 from ice_core.pictures import contact_sheet
-from ice_core.presentation import draw_rows
+from ice_core.presentation import draw_rows, headline
 from ice_core.sampling import SamplingConfig, sample
 from ice_core.training.config import TrainingConfig
 from ice_core.training.events import Finished, Snapshot, StepDone
@@ -35,7 +35,6 @@ from ice_core.training.refinement import Refined, RefinementSnapshot, Refinement
 from ice_core.training.refinement_state import RefinementConfig
 from ice_core.training.state import TrainingState, learned_so_far, picture_hash
 from ice_core.training.trainer import train
-from ice_core.version import package_version
 
 from .drawings import captioned
 from .values import Progress
@@ -183,16 +182,12 @@ class _Run:
         job, concepts = self.job, self.job.concepts
         rows = draw_rows(job.backbone, job.picture, concepts, learned, SamplingConfig(), learned.seed, lora)
         drawn = [shown.row for shown in rows]
-        count, steps = len(drawn), job.training.steps
-        settings = "   ·   ".join((
-            f"base: {job.backbone.name}", f"axes: {', '.join(learned.axes)}", f"{steps} steps",
-            *([f"{job.refinement.steps} steps of refinement, rank {lora.rank}"] if lora else []),
-            f"seed {learned.seed}", f"{time.monotonic() - self.clock:.0f} s", f"ICE {package_version()}",
-        ))  # fmt: skip
+        title, line = headline(
+            learned, "a picture", time.monotonic() - self.clock, job.refinement.steps, lora
+        )
         return contact_sheet(
             job.picture, concepts.concepts, drawn, History(tuple(self.losses)).columns(without=("total",)),
-            job.training.switch, f"{count} concept{'s' if count > 1 else ''} in a picture", settings,
-            refinement=steps if lora else None,
+            job.training.switch, title, line, refinement=job.training.steps if lora else None,
         )  # fmt: skip
 
     def keep(self) -> None:
@@ -201,10 +196,8 @@ class _Run:
         if state is None:
             return
         try:
-            history, date = (
-                History(tuple(self.losses)),
-                datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            )
+            history = History(tuple(self.losses))
+            date = datetime.now(timezone.utc).isoformat(timespec="seconds")
             learned = learned_so_far(state)
             self.folder.save_progress(state, history)
             save_concepts(learned, self.folder.embeddings, date, replace=True)
