@@ -26,10 +26,10 @@ from pathlib import Path
 import torch
 from results import write_results
 
-from ice_core.backbone import Backbone, Prompt, Token
-from ice_core.commands import DEMO_STEPS
-from ice_core.localization import concepts_from_masks
-from ice_core.sampling import SamplingConfig, sample
+from ice_core.command_line.commands import DEMO_STEPS
+from ice_core.localization.loop import concepts_from_masks
+from ice_core.model.backbone import Backbone, Prompt, Token
+from ice_core.model.sampling import SamplingConfig, sample
 from ice_core.training.config import TrainingConfig
 from ice_core.training.events import Finished
 from ice_core.training.inversion import InversionConfig, Inverted, invert

@@ -22,8 +22,8 @@ from torch import Tensor
 
 from ice_core.concepts import ConceptSet
 from ice_core.errors import IceError
-from ice_core.localization import LocalizationConfig, localize
-from ice_core.segmentation import SegmentationConfig
+from ice_core.localization.loop import LocalizationConfig, localize
+from ice_core.localization.segmentation import SegmentationConfig
 from ice_core.world.renderer import render
 from ice_core.world.scenes import sample_scene
 

@@ -25,7 +25,7 @@ from PIL import Image
 from results import write_results
 
 from ice_core.errors import IceError
-from ice_core.images import save_png
+from ice_core.files.images import save_png
 from ice_core.world.renderer import render
 from ice_core.world.scenes import sample_scene
 from tools.comfy_client import Client, Graph
@@ -43,7 +43,8 @@ AXES = ("color", "material", "pattern")
 def command_seconds(python: str, picture: Path, folder: Path, steps: int, seed: int) -> dict[str, float]:
     """Seconds per stage of one `ice extract` on the bundled model."""
     command = [
-        python, "-m", "ice_core.cli", "extract", str(picture), "--steps", str(steps), "--seed", str(seed),
+        python, "-m", "ice_core.command_line.cli", "extract", str(picture),
+        "--steps", str(steps), "--seed", str(seed),
         "--axes", ",".join(AXES), "--device", "cpu", "--out", str(folder),
     ]  # fmt: skip
     done = subprocess.run(command, cwd=PACK, capture_output=True, text=True)

@@ -17,8 +17,8 @@ from PIL import Image
 from results import write_results
 from torch import Tensor
 
-from ice_core.backbone import Prompt
-from ice_core.sampling import SamplingConfig, sample
+from ice_core.model.backbone import Prompt
+from ice_core.model.sampling import SamplingConfig, sample
 from ice_core.standalone.backbone import StandaloneBackbone
 from ice_core.world.bundled import load_bundled_backbone
 from ice_core.world.judge import JUDGED, Judge, load_judge

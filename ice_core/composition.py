@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ice_core.backbone import Backbone, Prompt, Token
 from ice_core.concepts import LearnedConcept, LearnedConcepts
 from ice_core.errors import IceError
 from ice_core.files.embeddings import check_fits
+from ice_core.model.backbone import Backbone, Prompt, Token
 
 
 def token_table(sources: Mapping[str, LearnedConcepts | Token]) -> dict[str, Token]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ice_core.backbone import Token
+from ice_core.model.backbone import Token
 
 
 @dataclass(frozen=True)

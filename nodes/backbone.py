@@ -20,11 +20,11 @@ from comfy.ldm.modules.attention import SpatialTransformer, optimized_attention
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from torch import Tensor, nn
 
-from ice_core.attention import AttentionRecorder, Kind
-from ice_core.backbone import Prompt, TextFeatures, Token
 from ice_core.concepts import LearnedConcepts
 from ice_core.errors import IceError
-from ice_core.lora import PROJECTIONS, Lora, LoraTarget, applied, kohya_name
+from ice_core.model.attention import AttentionRecorder, Kind
+from ice_core.model.backbone import Prompt, TextFeatures, Token
+from ice_core.model.lora import PROJECTIONS, Lora, LoraTarget, applied, kohya_name
 
 ENCODER, _KEY = "clip_l", "l"
 """Stable Diffusion 1's text encoder: its name in files and its key in the host's tokens."""
@@ -45,7 +45,7 @@ def gradients() -> Iterator[None]:
 
 
 class ComfyBackbone:
-    """A loaded Stable Diffusion 1 model as a Backbone; see ice_core.backbone for what each member promises.
+    """A loaded Stable Diffusion 1 model as a Backbone; see ice_core.model.backbone for what they promise.
 
     model, clip, vae: the host's MODEL, CLIP and VAE wires. LoRAs and attention patches that are on the
     wires stay in effect. Raises IceError for a model of another family.

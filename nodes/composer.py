@@ -6,9 +6,9 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ice_core.backbone import Prompt, Token
 from ice_core.concepts import LearnedConcepts
 from ice_core.errors import IceError
+from ice_core.model.backbone import Prompt, Token
 
 from .graph import COMPOSER, check_prompt, learned_names, submitted_inputs
 from .places import LoadedConcepts, token_names

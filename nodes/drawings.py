@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from PIL import Image, ImageDraw
 
 if TYPE_CHECKING:
-    from ice_core.retrieval.retriever import Retrieved
+    from ice_core.localization.retrieval.retriever import Retrieved
 
 _WIDTH, _ROW, _MARGIN = 640, 40, 24
 _PAPER, _INK, _GREY = (255, 255, 255), (28, 30, 34), (112, 118, 128)
@@ -16,7 +16,7 @@ _PAPER, _INK, _GREY = (255, 255, 255), (28, 30, 34), (112, 118, 128)
 
 def word_chart(words: Sequence[Retrieved]) -> Image.Image:
     """One bar per word, as long as its similarity with the picture is against the best one's."""
-    from ice_core.pictures import color_of, font
+    from ice_core.figures.pictures import color_of, font
 
     canvas = Image.new("RGB", (_WIDTH, 2 * _MARGIN + _ROW * len(words)), _PAPER)
     draw = ImageDraw.Draw(canvas)
@@ -36,7 +36,7 @@ def word_chart(words: Sequence[Retrieved]) -> Image.Image:
 
 def captioned(pictures: Sequence[Image.Image], captions: Sequence[str], line: str) -> Image.Image:
     """Pictures of one size side by side, each with its caption, and a line below all of them."""
-    from ice_core.pictures import font
+    from ice_core.figures.pictures import font
 
     # Small pictures are enlarged, so that there is room to read what is written below them.
     side = max(192, pictures[0].width)

@@ -13,9 +13,9 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
-from ice_core.backbone import Prompt, Token
 from ice_core.concepts import unique_key
 from ice_core.errors import IceError
+from ice_core.model.backbone import Prompt, Token
 
 from .values import words_in
 

@@ -98,8 +98,8 @@ class ConceptRetriever(io.ComfyNode):
         clip_vision: Any = None,
         clip: Any = None,
     ) -> io.NodeOutput:
-        from ice_core.retrieval.dictionary import Vocabulary
-        from ice_core.retrieval.retriever import Retriever
+        from ice_core.localization.retrieval.dictionary import Vocabulary
+        from ice_core.localization.retrieval.retriever import Retriever
         from ice_core.world.bundled import world_vocabulary
 
         picture = picture_of(image)
@@ -145,7 +145,7 @@ def _open_clip(text: str) -> Any:
     """Towers by NAME/WEIGHTS or NAME=FILE, kept until another model is asked for."""
     import comfy.model_management
 
-    from ice_core.retrieval.towers import load_open_clip
+    from ice_core.localization.retrieval.towers import load_open_clip
 
     name, _, weights = (text, "", "") if "=" in text else text.partition("/")
     return load_open_clip(name, weights or None, comfy.model_management.text_encoder_device())
@@ -213,7 +213,7 @@ class ConnectedTowers:
         """Of the text tower alone: what is cached are the embeddings of words."""
         import hashlib
 
-        from ice_core.retrieval.towers import weights_fingerprint
+        from ice_core.localization.retrieval.towers import weights_fingerprint
 
         weights = weights_fingerprint(self._encoder.state_dict())
         # LoRAs on the wire change the embeddings without changing the weights yet.

@@ -17,7 +17,7 @@ from .types import Concepts, FoundWords, Words, schema
 from .values import Cancellable, Progress, image_of, masks_in, masks_of, picture_of, words_in
 
 if TYPE_CHECKING:
-    from ice_core.localization import LocalizationConfig
+    from ice_core.localization.loop import LocalizationConfig
 
 _CONNECT_WORDS = f"the mode {EVERY!r} needs `words`: connect an ICE Concept Retriever, or name the objects"
 
@@ -137,9 +137,9 @@ class AttentionSegmentor(io.ComfyNode):
         words: FoundWords | None = None,
         masks: Tensor | None = None,
     ) -> io.NodeOutput:
-        from ice_core.images import resize, working_size
-        from ice_core.localization import LocalizationConfig, concepts_from_labels, concepts_from_masks
-        from ice_core.pictures import overlay
+        from ice_core.figures.pictures import overlay
+        from ice_core.files.images import resize, working_size
+        from ice_core.localization.loop import LocalizationConfig, concepts_from_labels, concepts_from_masks
 
         from .backbone import ComfyBackbone
 
@@ -177,8 +177,8 @@ def _find_every(
     backbone: Any, words: FoundWords | None, picture: Tensor, config: LocalizationConfig, seed: int
 ) -> ConceptSet:
     """The whole loop of Stage One, with the overlay as it grows."""
-    from ice_core.localization import localize
-    from ice_core.pictures import overlay
+    from ice_core.figures.pictures import overlay
+    from ice_core.localization.loop import localize
 
     if words is None:
         raise IceError(_CONNECT_WORDS)

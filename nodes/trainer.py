@@ -141,8 +141,8 @@ class IntrinsicTrainer(io.ComfyNode):
         from comfy_execution.graph import ExecutionBlocker
 
         from ice_core.files.embeddings import check_names
+        from ice_core.files.images import working_size
         from ice_core.files.lora import lora_state_dict
-        from ice_core.images import working_size
         from ice_core.training.config import TrainingConfig
         from ice_core.training.refinement_state import RefinementConfig
 

@@ -17,18 +17,18 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ice_core.backbone import Backbone, Prompt
 from ice_core.composition import showcase_prompts
 from ice_core.concepts import ConceptSet, LearnedConcepts
 from ice_core.errors import IceError
+from ice_core.figures.pictures import contact_sheet
+from ice_core.figures.presentation import draw_rows, headline
 from ice_core.files.embeddings import save_concepts
+from ice_core.files.images import to_pil
 from ice_core.files.lora import save_lora
-from ice_core.files.run import History, RunFolder
-from ice_core.images import to_pil
-from ice_core.lora import Lora
-from ice_core.pictures import contact_sheet
-from ice_core.presentation import draw_rows, headline
-from ice_core.sampling import SamplingConfig, sample
+from ice_core.model.backbone import Backbone, Prompt
+from ice_core.model.lora import Lora
+from ice_core.model.sampling import SamplingConfig, sample
+from ice_core.run.folder import History, RunFolder
 from ice_core.training.config import TrainingConfig
 from ice_core.training.events import Finished, Snapshot, StepDone
 from ice_core.training.refinement import Refined, RefinementSnapshot, RefinementState, refine

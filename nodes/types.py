@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from comfy_api.latest import io
 
 if TYPE_CHECKING:
-    from ice_core.retrieval.retriever import Retrieved, Retriever
+    from ice_core.localization.retrieval.retriever import Retrieved, Retriever
 
 CATEGORY = "ICE"
 

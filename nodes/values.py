@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ice_core.backbone import Backbone
 from ice_core.concepts import Concept, ConceptSet
 from ice_core.errors import IceError
-from ice_core.images import MIN_SIDE, resize, resize_mask
+from ice_core.files.images import MIN_SIDE, resize, resize_mask
+from ice_core.model.backbone import Backbone
 
 if TYPE_CHECKING:
     from PIL import Image

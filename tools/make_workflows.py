@@ -19,7 +19,7 @@ from pathlib import Path
 if (_root := str(Path(__file__).absolute().parents[1])) not in sys.path:
     sys.path.append(_root)
 
-from ice_core.images import to_pil
+from ice_core.files.images import to_pil
 from ice_core.world.renderer import render
 from ice_core.world.scenes import sample_scene
 from tools.comfy_client import Client

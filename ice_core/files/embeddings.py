@@ -17,10 +17,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from ice_core.backbone import Backbone, Token
 from ice_core.concepts import LearnedConcept, LearnedConcepts
 from ice_core.errors import IceError
 from ice_core.files.paths import atomic_write, free_path, safe_path
+from ice_core.model.backbone import Backbone, Token
 from ice_core.version import package_version
 
 _ROLES = ("instance", "object")

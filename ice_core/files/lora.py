@@ -20,7 +20,7 @@ from ice_core.concepts import LearnedConcepts
 from ice_core.errors import IceError
 from ice_core.files.embeddings import file_name
 from ice_core.files.paths import atomic_write, free_path
-from ice_core.lora import Lora
+from ice_core.model.lora import Lora
 from ice_core.version import package_version
 
 _DOWN, _UP, _ALPHA = ".lora_down.weight", ".lora_up.weight", ".alpha"

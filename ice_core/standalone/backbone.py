@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ice_core.attention import AttentionRecorder, Kind, Size
-from ice_core.backbone import Prompt, TextFeatures, Token
 from ice_core.errors import IceError
-from ice_core.lora import PROJECTIONS, Lora, LoraTarget, applied, kohya_name
+from ice_core.model.attention import AttentionRecorder, Kind, Size
+from ice_core.model.backbone import Prompt, TextFeatures, Token
+from ice_core.model.lora import PROJECTIONS, Lora, LoraTarget, applied, kohya_name
 from ice_core.standalone.architecture import Architecture
 from ice_core.standalone.tokenizer import END, START, piece_ids
 
@@ -26,7 +26,7 @@ ENCODER = "clip_l"
 
 
 class StandaloneBackbone:
-    """A Stable Diffusion 1 model as a Backbone; see ice_core.backbone for what each member promises.
+    """A Stable Diffusion 1 model as a Backbone; see ice_core.model.backbone for what each member promises.
 
     The modules are taken over: set to eval, frozen, and the U-Net's attention made recordable.
     """

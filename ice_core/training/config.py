@@ -6,9 +6,9 @@ import math
 import re
 from dataclasses import dataclass
 
-from ice_core.backbone import Backbone
 from ice_core.errors import IceError
-from ice_core.prompts import NEUTRAL_TEMPLATES
+from ice_core.model.backbone import Backbone
+from ice_core.model.prompts import NEUTRAL_TEMPLATES
 
 _RESERVED = ("instance", "object")
 _NOT_NEGATIVE = (

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from ice_core.backbone import Backbone, Token
+from ice_core.model.backbone import Backbone, Token
 
 _SD1_ROW_SIZE = 0.014
 """Root mean square of the token embedding of CLIP ViT-L/14, the text encoder of Stable Diffusion 1."""

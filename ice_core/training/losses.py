@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ice_core.attention import Size
+from ice_core.model.attention import Size
 
 
 def masked_denoising_loss(prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:

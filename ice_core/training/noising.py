@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ice_core.backbone import Prompt, TextFeatures, Token
+from ice_core.model.backbone import Prompt, TextFeatures, Token
 
 
 def timestep_cdf(timesteps: int) -> Tensor:

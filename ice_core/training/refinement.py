@@ -15,13 +15,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ice_core.backbone import Backbone, Prompt, TextFeatures
 from ice_core.concepts import ConceptSet, LearnedConcepts
 from ice_core.errors import IceError
 from ice_core.files.embeddings import check_fits
-from ice_core.lora import Lora
-from ice_core.prompts import NEUTRAL_TEMPLATES
-from ice_core.sampling import SamplingConfig, sample_latents
+from ice_core.model.backbone import Backbone, Prompt, TextFeatures
+from ice_core.model.lora import Lora
+from ice_core.model.prompts import NEUTRAL_TEMPLATES
+from ice_core.model.sampling import SamplingConfig, sample_latents
 from ice_core.training.config import TrainingConfig
 from ice_core.training.descent import learning, moments_of, restore_moments
 from ice_core.training.events import StepDone

@@ -12,10 +12,10 @@ from typing import Any
 
 from torch import Tensor
 
-from ice_core.backbone import Backbone
 from ice_core.concepts import ConceptSet, LearnedConcepts
 from ice_core.errors import IceError
-from ice_core.lora import Lora
+from ice_core.model.backbone import Backbone
+from ice_core.model.lora import Lora
 from ice_core.training.state import picture_hash
 from ice_core.training.state_file import below, check_progress, check_settings, read_state, write_state
 

@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ice_core.attention import AttentionRecorder, Size
-from ice_core.backbone import Backbone, Prompt
 from ice_core.concepts import Concept, ConceptSet, unit
 from ice_core.errors import IceError
+from ice_core.model.attention import AttentionRecorder, Size
+from ice_core.model.backbone import Backbone, Prompt
 from ice_core.training.config import TrainingConfig
 from ice_core.training.losses import cell_distances
 

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ice_core.backbone import Backbone, Token
 from ice_core.concepts import ConceptSet, LearnedConcept, LearnedConcepts, mean_row
 from ice_core.errors import IceError
+from ice_core.model.backbone import Backbone, Token
 from ice_core.training.config import TrainingConfig
 from ice_core.training.state_file import below, check_progress, check_settings, read_state, write_state
 

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ice_core.attention import AttentionRecorder
-from ice_core.backbone import Backbone, Prompt, TextFeatures, Token
 from ice_core.concepts import ConceptSet, unit
 from ice_core.errors import IceError
+from ice_core.model.attention import AttentionRecorder
+from ice_core.model.backbone import Backbone, Prompt, TextFeatures, Token
 from ice_core.training.config import TrainingConfig
 from ice_core.training.descent import (
     adamw,

@@ -16,9 +16,9 @@ from ice_core.world.architecture import CLIP_CONFIG
 from ice_core.world.scenes import AXES, GROUNDS
 
 if TYPE_CHECKING:
-    from ice_core.retrieval.dictionary import Vocabulary
-    from ice_core.retrieval.retriever import Retriever
-    from ice_core.retrieval.towers import OpenClipTowers
+    from ice_core.localization.retrieval.dictionary import Vocabulary
+    from ice_core.localization.retrieval.retriever import Retriever
+    from ice_core.localization.retrieval.towers import OpenClipTowers
     from ice_core.standalone.backbone import StandaloneBackbone
 
 WEIGHTS = Path(__file__).parent / "weights"
@@ -38,7 +38,7 @@ def load_bundled_towers(backbone: StandaloneBackbone | None = None, device: str 
     read from there when no backbone is given (hosts have no need of the standalone one)."""
     import open_clip
 
-    from ice_core.retrieval.towers import OpenClipTowers
+    from ice_core.localization.retrieval.towers import OpenClipTowers
     from ice_core.standalone.ldm import text_state_to_open_clip
 
     text = _text_state(require_weights(MODEL_FILE)) if backbone is None else backbone.text_state()
@@ -71,7 +71,7 @@ def _sha256(path: Path) -> str:
 
 def world_vocabulary() -> Vocabulary:
     """Every word the bundled CLIP was taught; only kinds can name an object."""
-    from ice_core.retrieval.dictionary import Vocabulary
+    from ice_core.localization.retrieval.dictionary import Vocabulary
 
     words = [value for values in AXES.values() for value in values] + list(GROUNDS)
     return Vocabulary(tuple(words), tuple(word in AXES["kind"] for word in words))
@@ -81,7 +81,7 @@ def bundled_retriever(
     backbone: StandaloneBackbone | None = None, cache_folder: Path | None = None
 ) -> Retriever:
     """Retrieval with the bundled CLIP over the world's own words."""
-    from ice_core.retrieval.retriever import RetrievalConfig, Retriever
+    from ice_core.localization.retrieval.retriever import RetrievalConfig, Retriever
 
     towers = load_bundled_towers(backbone or load_bundled_backbone())
     return Retriever(towers, world_vocabulary(), RetrievalConfig(), cache_folder=cache_folder)
@@ -92,6 +92,6 @@ def require_weights(path: Path) -> Path:
     if not path.is_file():
         raise IceError(
             f"the bundled weights {path.name} are missing: install the package again, or make "
-            "them with `python benchmarks/train_world.py`"
+            "them with `python tools/train_world.py`"
         )
     return path

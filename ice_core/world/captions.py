@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, replace
 
-from ice_core.prompts import NEUTRAL_TEMPLATES
+from ice_core.model.prompts import NEUTRAL_TEMPLATES
 from ice_core.world.scenes import AXES, INTRINSIC_AXES, Scene, SceneObject
 
 BACKGROUND = -1

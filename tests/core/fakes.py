@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ice_core.attention import AttentionRecorder
-from ice_core.backbone import Prompt, TextFeatures, Token
 from ice_core.errors import IceError
-from ice_core.lora import Lora, LoraTarget, kohya_name
+from ice_core.model.attention import AttentionRecorder
+from ice_core.model.backbone import Prompt, TextFeatures, Token
+from ice_core.model.lora import Lora, LoraTarget, kohya_name
 
 WIDTH, CONTEXT = 16, 20
 

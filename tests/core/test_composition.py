@@ -6,10 +6,10 @@ import pytest
 import torch
 from fakes import WIDTH, FakeBackbone
 
-from ice_core.backbone import Token
 from ice_core.composition import parse_prompt, showcase_prompts, token_table, written
 from ice_core.concepts import LearnedConcept, LearnedConcepts
 from ice_core.errors import IceError
+from ice_core.model.backbone import Token
 
 
 def learned(key: str, width: int = WIDTH) -> LearnedConcepts:

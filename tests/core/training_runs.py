@@ -6,10 +6,10 @@ import torch
 from fakes import FakeBackbone
 from torch import Tensor
 
-from ice_core.attention import AttentionRecorder
-from ice_core.backbone import TextFeatures
 from ice_core.concepts import Concept, ConceptSet, LearnedConcepts
-from ice_core.lora import Lora
+from ice_core.model.attention import AttentionRecorder
+from ice_core.model.backbone import TextFeatures
+from ice_core.model.lora import Lora
 from ice_core.training import (
     Finished,
     StepDone,

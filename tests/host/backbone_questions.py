@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ice_core.attention import AttentionRecorder
-from ice_core.backbone import Backbone, Prompt, Token
 from ice_core.concepts import Concept, ConceptSet, mean_row
-from ice_core.lora import Lora
+from ice_core.model.attention import AttentionRecorder
+from ice_core.model.backbone import Backbone, Prompt, Token
+from ice_core.model.lora import Lora
 from ice_core.training.config import TrainingConfig
 from ice_core.training.events import Finished
 from ice_core.training.trainer import train

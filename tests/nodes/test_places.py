@@ -9,10 +9,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from ice_core.backbone import Token
 from ice_core.concepts import LearnedConcept, LearnedConcepts
 from ice_core.errors import IceError
 from ice_core.files.embeddings import save_concepts
+from ice_core.model.backbone import Token
 from nodes import places
 
 

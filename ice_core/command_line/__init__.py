@@ -1,0 +1,1 @@
+"""`ice`: arguments, commands, and progress for people."""

@@ -1,0 +1,147 @@
+"""The command `ice`: its arguments and exit codes. What the commands do is in commands.py.
+
+Neither imports torch or a model before it is needed, so that --help and errors in the arguments answer at
+once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from ice_core.command_line import commands
+from ice_core.command_line.commands import AXES, CHECKPOINT_STEPS, CLIP, DEMO_STEPS
+from ice_core.errors import IceError
+from ice_core.version import package_version
+
+INTERRUPTED = 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; 0 when it is done, 2 after bad input, 130 after Ctrl-C."""
+    arguments = build_parser().parse_args(argv)
+    try:
+        arguments.run(arguments)
+    except IceError as error:
+        print(f"ice: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt as interruption:
+        print(f"\nice: interrupted{'; ' + str(interruption) if interruption.args else ''}", file=sys.stderr)
+        return INTERRUPTED
+    return 0
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="ice", description="Take one picture apart into concepts: objects, masks, and learned tokens."
+    )
+    parser.add_argument("--version", action="version", version=f"ice {package_version()}")
+    subparsers = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    demo = subparsers.add_parser("demo", help="render a small scene and take it apart with the bundled model")
+    demo.add_argument("--seed", type=_seed, help="which scene, and the seed of everything else (0)")
+    _add_run_options(demo, "./ice-output/demo")
+    demo.set_defaults(run=commands.demo)
+
+    extract = subparsers.add_parser("extract", help="take pictures apart")
+    extract.add_argument("images", nargs="*", type=Path, metavar="IMAGE", help="PNG, JPEG or WebP, any size")
+    extract.add_argument("--seed", type=_seed, help="seed of everything (0)")
+    _add_model_options(extract)
+    extract.add_argument(
+        "--clip",
+        metavar="NAME",
+        help=f"open_clip model that names the objects, as NAME/WEIGHTS or NAME=FILE ({CLIP})",
+    )
+    extract.add_argument(
+        "--vocabulary", type=Path, metavar="FILE", help="words that may name an object, one per line"
+    )
+    extract.add_argument("--labels", type=_words, metavar="A,B", help="names of the objects to look for")
+    extract.add_argument(
+        "--masks", nargs="+", type=Path, metavar="PNG", help="one per label, white is inside"
+    )
+    _add_run_options(extract, "./ice-output/<name of the picture>")
+    extract.set_defaults(run=commands.extract)
+
+    compose = subparsers.add_parser(
+        "compose",
+        help="draw pictures from learned concepts",
+        epilog='example: ice compose "a photo of {a.ball.object} {b.cube.color}" '
+        "--concepts a=ice-output/one --concepts b=ice-output/two --out both.png",
+    )
+    compose.add_argument(
+        "prompt", help="words, with tokens as {alias.concept.object} or {alias.concept.axis}"
+    )
+    compose.add_argument(
+        "--concepts",
+        action="append",
+        required=True,
+        metavar="ALIAS=DIR",
+        help="output folder of an extraction, or an embedding file; for a single one ALIAS= may be left out",
+    )
+    compose.add_argument(
+        "--lora", type=Path, metavar="FILE", help="lora.safetensors of an extraction with --refine"
+    )
+    _add_model_options(compose)
+    compose.add_argument("--seed", type=_seed, default=0, help="seed of the noise (0)")
+    compose.add_argument("--count", type=_positive, default=1, help="how many pictures (1)")
+    compose.add_argument(
+        "--out",
+        type=Path,
+        default=Path("ice-output/composed.png"),
+        metavar="PNG",
+        help="picture to write (./ice-output/composed.png); counted up, never overwritten",
+    )
+    compose.set_defaults(run=commands.compose)
+    return parser
+
+
+def _add_model_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--checkpoint", type=Path, metavar="FILE", help="Stable Diffusion 1.x .safetensors (bundled model)"
+    )
+    parser.add_argument("--device", default="auto", help="cpu, cuda, mps, ... (auto)")
+
+
+def _add_run_options(parser: argparse.ArgumentParser, out: str) -> None:
+    parser.add_argument(
+        "--axes", type=_words, metavar="A,B", help=f"properties to learn, single words ({AXES})"
+    )
+    parser.add_argument(
+        "--steps",
+        type=_positive,
+        metavar="N",
+        help=f"training steps ({DEMO_STEPS} with the bundled model, {CHECKPOINT_STEPS} with a checkpoint)",
+    )
+    parser.add_argument(
+        "--refine",
+        type=_positive,
+        metavar="N",
+        help="then refine the model for these tokens in N steps and save that as a LoRA (no refinement)",
+    )
+    parser.add_argument("--out", type=Path, metavar="DIR", help=f"output folder ({out}); counted up if taken")
+    parser.add_argument("--resume", type=Path, metavar="DIR", help="go on with an interrupted run")
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal() or int(text) >= 2**63:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to 2^63 - 1")
+    return int(text)
+
+
+def _words(text: str) -> tuple[str, ...]:
+    words = tuple(word.strip() for word in text.split(","))
+    if "" in words:
+        raise argparse.ArgumentTypeError(f"{text!r} has an empty word; write for example color,material")
+    return words
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,287 @@
+"""What `ice demo`, `ice extract` and `ice compose` do.
+
+Cheap checks come first in every command, the imports of torch and the models after them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shlex
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ice_core.command_line.console import progress_display
+from ice_core.errors import IceError
+from ice_core.files.paths import check_writable, free_folder, free_path
+from ice_core.run.report import OUTPUTS
+
+if TYPE_CHECKING:
+    from ice_core.concepts import LearnedConcepts
+    from ice_core.localization.retrieval.retriever import Retriever
+    from ice_core.model.backbone import Backbone, Token
+    from ice_core.run.pipeline import Listener
+    from ice_core.run.report import Report
+    from ice_core.run.settings import ExtractionSettings
+
+AXES = "color,material,pattern"
+DEMO_STEPS = 400
+CHECKPOINT_STEPS = 800
+CLIP = "ViT-L-14-quickgelu/openai"
+SNAPSHOT_EVERY = 20
+
+
+def demo(arguments: argparse.Namespace) -> None:
+    if arguments.resume:
+        _resume(arguments, ("seed", "out", "axes", "steps", "refine"))
+        return
+    out = _output_folder(arguments.out or Path("ice-output/demo"))
+    seed = arguments.seed or 0
+    settings = _settings(arguments, seed, DEMO_STEPS)
+    from ice_core.run import pipeline
+    from ice_core.world.bundled import bundled_retriever
+    from ice_core.world.renderer import render
+    from ice_core.world.scenes import sample_scene
+
+    scene = sample_scene(seed, count=2)
+    objects = " and ".join(f"a {o.color} {o.pattern} {o.material} {o.kind}" for o in scene.objects)
+    print(f"the scene: {objects} on {scene.ground}", flush=True)
+    image = render([scene]).images[0]
+    backbone = _backbone(None, "cpu")
+    retriever = bundled_retriever(backbone)  # type: ignore[arg-type]
+    with _display(out) as listener:
+        report = pipeline.extract(
+            backbone, retriever, image, out, settings, title=f"the rendered scene {seed}",
+            source={"command": "demo"}, notes=[f"rendered: {objects} on {scene.ground}"], listener=listener,
+        )  # fmt: skip
+    _print_result(report, out)
+
+
+def extract(arguments: argparse.Namespace) -> None:
+    if arguments.resume:
+        common = ("seed", "out", "axes", "steps", "refine")
+        _resume(arguments, ("images", *common, "labels", "masks", "checkpoint", "clip", "vocabulary"))
+        return
+    images, labels, masks = arguments.images, arguments.labels, arguments.masks
+    if not images:
+        raise IceError("no picture was given; write for example: ice extract photo.jpg")
+    for path in (*images, *(masks or ()), arguments.checkpoint, arguments.vocabulary):
+        if path is not None and not path.is_file():
+            raise IceError(f"there is no file {path}")
+    if masks and len(masks) != len(labels or ()):
+        raise IceError(f"{len(masks)} masks for {len(labels or ())} labels; give one label per mask")
+    if labels and (arguments.clip or arguments.vocabulary):
+        raise IceError("--labels names the objects, --clip and --vocabulary have no use; leave them out")
+    if masks and len(images) > 1:
+        raise IceError(f"masks belong to one picture, but {len(images)} were given; extract them one by one")
+    parent = arguments.out or Path("ice-output")
+    several = len(images) > 1 or arguments.out is None
+    outs: list[Path] = []
+    for path in images:
+        wanted = parent / _folder_name(path) if several else parent
+        outs.append(_output_folder(wanted, outs))
+    steps = CHECKPOINT_STEPS if arguments.checkpoint else DEMO_STEPS
+    settings = _settings(arguments, arguments.seed or 0, steps)
+
+    from ice_core.files.images import load_image_with_notes, load_mask
+    from ice_core.run import pipeline
+
+    pipeline.check_labels(labels or (), settings.training.axes)
+    pictures = [load_image_with_notes(path) for path in images]
+    mask_notes, loaded = [], None
+    if masks:
+        size = (pictures[0][0].shape[1], pictures[0][0].shape[2])
+        loaded = []
+        for path in masks:
+            mask, resized = load_mask(path, size)
+            loaded.append(mask)
+            if resized:
+                mask_notes.append(f"mask {path.name}: resized to the picture's {size[1]} x {size[0]} pixels")
+    for note in (*(n for _, notes in pictures for n in notes), *mask_notes):
+        print(f"note: {note}", file=sys.stderr)
+    backbone = _backbone(arguments.checkpoint, arguments.device)
+    retriever, how = (None, []) if labels else _retriever(arguments, backbone)
+    source = {"command": "extract"}
+    if arguments.checkpoint:
+        source["checkpoint"] = str(arguments.checkpoint.resolve())
+    for path, (image, notes), out in zip(images, pictures, outs, strict=True):
+        if len(images) > 1:
+            print(f"{path} -> {out}", flush=True)
+        with _display(out) as listener:
+            report = pipeline.extract(
+                backbone, retriever, image, out, settings, labels, loaded, title=path.name,
+                source={**source, "picture": str(path)}, notes=[*how, *notes, *mask_notes], listener=listener,
+            )  # fmt: skip
+        _print_result(report, out)
+
+
+def _resume(arguments: argparse.Namespace, fixed: Sequence[str]) -> None:
+    given = [name for name in fixed if getattr(arguments, name)]
+    if given:
+        raise IceError(f"--resume goes on with the run's own settings; leave out: {', '.join(given)}")
+    out = arguments.resume
+    if not (out / "run.json").is_file():
+        raise IceError(f"there is no run to resume in {out}; give the output folder of an interrupted run")
+    check_writable(out)
+    from ice_core.run import pipeline
+    from ice_core.run.folder import RunFolder
+
+    start, _ = RunFolder(out).load_start()
+    checkpoint = start.source.get("checkpoint")
+    device = getattr(arguments, "device", "cpu")
+    backbone = _backbone(Path(checkpoint) if checkpoint else None, device)
+    with _display(out) as listener:
+        report = pipeline.resume(backbone, out, listener)
+    _print_result(report, out)
+
+
+def compose(arguments: argparse.Namespace) -> None:
+    if arguments.out.suffix.lower() != ".png":
+        raise IceError(f"--out {arguments.out} is not a PNG; name the picture for example both.png")
+    sources: dict[str, Path] = {}
+    for text in arguments.concepts:
+        alias, separator, path = text.partition("=")
+        if not separator:
+            alias, path = "", text
+        if alias in sources:
+            raise IceError(
+                f"--concepts {text}: {f'the alias {alias!r}' if alias else 'no alias'} was given before; "
+                "write for example --concepts a=DIR --concepts b=DIR"
+            )
+        if not path or not Path(path).exists():
+            raise IceError(f"--concepts {text}: there is no folder or file {path!r}")
+        sources[alias] = Path(path)
+    for path in (arguments.checkpoint, arguments.lora):
+        if path and not path.is_file():
+            raise IceError(f"there is no file {path}")
+    check_writable(arguments.out.parent)
+    import torch
+
+    from ice_core.composition import parse_prompt
+    from ice_core.files.embeddings import load_concepts, load_token
+    from ice_core.files.images import save_png
+    from ice_core.files.lora import load_lora, lora_header
+    from ice_core.model.sampling import SamplingConfig, sample
+
+    loaded: dict[str, LearnedConcepts | Token] = {
+        alias: load_token(path) if path.is_file() else load_concepts(path) for alias, path in sources.items()
+    }
+    lora = load_lora(arguments.lora) if arguments.lora else None
+    backbone = _backbone(arguments.checkpoint, arguments.device)
+    prompt = parse_prompt(arguments.prompt, loaded, backbone)
+    learned_on = [getattr(source, "base_fingerprint", backbone.fingerprint) for source in loaded.values()]
+    if lora is not None:
+        lora.check(backbone.lora_targets, backbone.name)
+        learned_on.append(lora_header(arguments.lora).get("ice.base_fingerprint", backbone.fingerprint))
+    for fingerprint in dict.fromkeys(learned_on):
+        if fingerprint != backbone.fingerprint:
+            print(
+                f"note: learned on another base model ({fingerprint[:12]}), may look different",
+                file=sys.stderr,
+            )
+    generator = torch.Generator().manual_seed(arguments.seed)
+    pictures = sample(backbone, [prompt] * arguments.count, SamplingConfig(), generator, lora=lora)
+    made_with = {"prompt": arguments.prompt, "seed": str(arguments.seed)}
+    if lora is not None:
+        made_with["lora"] = arguments.lora.name
+    for picture in pictures:
+        print(save_png(picture, free_path(arguments.out), made_with))
+
+
+def _settings(arguments: argparse.Namespace, seed: int, steps: int) -> ExtractionSettings:
+    from ice_core.run.settings import ExtractionSettings
+    from ice_core.training.config import TrainingConfig
+    from ice_core.training.refinement import RefinementConfig
+
+    axes = arguments.axes or tuple(AXES.split(","))
+    training = TrainingConfig(axes, arguments.steps or steps, seed=seed, snapshot_every=SNAPSHOT_EVERY)
+    refinement = RefinementConfig(arguments.refine or 0, snapshot_every=SNAPSHOT_EVERY)
+    return ExtractionSettings(training, refinement=refinement)
+
+
+def _backbone(checkpoint: Path | None, device: str) -> Backbone:
+    import torch
+
+    if device == "auto":
+        accelerators = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+        device = next((name for name, there in accelerators.items() if there), "cpu")
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise IceError(f"the device {device!r} cannot be used; try --device cpu") from error
+    if checkpoint is None:
+        from ice_core.world.bundled import load_bundled_backbone
+
+        return load_bundled_backbone(device)
+    from ice_core.standalone.checkpoint import load_checkpoint
+
+    return load_checkpoint(checkpoint, device)
+
+
+def _retriever(arguments: argparse.Namespace, backbone: Backbone) -> tuple[Retriever, list[str]]:
+    """What names the objects, and a note about it for the report."""
+    from ice_core.localization.retrieval.dictionary import Vocabulary
+    from ice_core.localization.retrieval.retriever import Retriever
+    from ice_core.localization.retrieval.towers import ImageTextModel, load_open_clip
+    from ice_core.world.bundled import load_bundled_towers, world_vocabulary
+
+    bundled = arguments.checkpoint is None and arguments.clip is None
+    towers: ImageTextModel
+    if bundled:
+        towers = load_bundled_towers(backbone)  # type: ignore[arg-type]
+    else:
+        text = arguments.clip or CLIP
+        name, _, weights = (text, "", "") if "=" in text else text.rpartition("/")
+        towers = load_open_clip(name or text, weights or None, backbone.device)
+    vocabulary = world_vocabulary() if bundled else Vocabulary.built_in()
+    if arguments.vocabulary:
+        try:
+            vocabulary = Vocabulary.from_text(arguments.vocabulary.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError) as error:
+            raise IceError(f"cannot read the words in {arguments.vocabulary}: {error}") from error
+    retriever = Retriever(towers, vocabulary)
+    centred = "not centred" if retriever.image_mean is None else "centred on the model's image mean"
+    how = f"objects named by {towers.name} out of {len(vocabulary.words)} words; pictures {centred}"
+    return retriever, [how]
+
+
+def _folder_name(path: Path) -> str:
+    """A picture's name without what a shell or a prompt would trip over."""
+    return re.sub(r"[^\w.-]+", "-", path.stem).strip(".-") or "picture"
+
+
+def _output_folder(wanted: Path, taken: Sequence[Path] = ()) -> Path:
+    """A folder where no result would be overwritten; says so when it is another than was asked for."""
+    out = free_folder(wanted, OUTPUTS, taken)
+    check_writable(out)
+    if out.name != wanted.resolve().name:
+        print(f"note: {wanted} is taken, writing to {out}", file=sys.stderr)
+    return out
+
+
+@contextmanager
+def _display(out: Path) -> Iterator[Listener]:
+    """Shows progress; an interruption comes out with what is left of the run and how to go on."""
+    try:
+        with progress_display() as listener:
+            yield listener
+    except KeyboardInterrupt:
+        if not (out / "run.json").exists():
+            raise KeyboardInterrupt("nothing was written") from None
+        learned = (out / "training.safetensors").exists()
+        kept = f"what was learned so far is in {out}" if learned else "what was found is kept"
+        raise KeyboardInterrupt(f"{kept}; go on with: ice extract --resume {shlex.quote(str(out))}") from None
+
+
+def _print_result(report: Report, out: Path) -> None:
+    for note in report.notes:
+        print(f"note: {note}")
+    for concept in report.concepts:
+        print(f"{concept.key}: score {concept.score:.2f}, {concept.area_share:.1%} of the picture")
+    print(f"embeddings:    {out / 'embeddings'}")
+    if report.lora:
+        print(f"LoRA:          {out / report.lora}")
+    print(f"contact sheet: {out / report.pictures['sheet']}")

@@ -1,0 +1,1 @@
+"""Pictures of a result: masks, rows, the contact sheet, plots."""

@@ -1,0 +1,1 @@
+"""Stage One: which things a picture shows, by name and mask."""

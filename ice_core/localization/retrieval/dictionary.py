@@ -1,0 +1,125 @@
+"""The words that may explain a picture, and their embeddings."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import tempfile
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import resources
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ice_core.concepts import unit
+from ice_core.errors import IceError
+from ice_core.localization.retrieval.towers import ImageTextModel
+from ice_core.localization.vocabulary import WORDS_FILE
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Words, and for each whether it names a thing (or only explains one: red, metal, shiny)."""
+
+    words: tuple[str, ...]
+    nameable: tuple[bool, ...]
+
+    def __post_init__(self) -> None:
+        if not self.words:
+            raise IceError("the vocabulary is empty; give one word per line, or words with commas between")
+        if len(self.words) != len(self.nameable):
+            raise IceError(f"{len(self.words)} words with {len(self.nameable)} flags; give one flag per word")
+
+    @classmethod
+    def built_in(cls) -> Vocabulary:
+        """About 13 000 English words that are one token to CLIP; names of things by WordNet's classes."""
+        text = (resources.files("ice_core.localization.vocabulary") / WORDS_FILE).read_text(encoding="utf-8")
+        rows = [line.split("\t") for line in text.splitlines()]
+        return cls(tuple(word for word, _ in rows), tuple(flag == "n" for _, flag in rows))
+
+    @classmethod
+    def from_text(cls, text: str) -> Vocabulary:
+        """The user's own words or phrases, one per line or with commas between; all may name a thing.
+
+        Empty and repeated entries are dropped. Raises IceError when nothing is left.
+        """
+        pieces = (" ".join(piece.split()) for piece in re.split(r"[,\n]", text))
+        # CLIP reads everything in small letters, so that "Ball" repeats "ball".
+        words = {piece.lower(): piece for piece in reversed(list(pieces)) if piece}
+        ordered = tuple(reversed(words.values()))
+        return cls(ordered, (True,) * len(ordered))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of the words in order, with their flags."""
+        rows = zip(self.words, self.nameable, strict=True)
+        return hashlib.sha256("\n".join(f"{w}\t{int(n)}" for w, n in rows).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Dictionary:
+    """Embeddings of a vocabulary, [V, D] each, float32, CPU.
+
+    raw: unit text embeddings; centred: the same minus their mean, unit again (SpLiCE, section 4).
+    """
+
+    vocabulary: Vocabulary
+    raw: Tensor
+    centred: Tensor
+
+    @classmethod
+    def from_embeddings(cls, vocabulary: Vocabulary, raw: Tensor) -> Dictionary:
+        """A single word has nothing to be centred against and stays as it is."""
+        return cls(vocabulary, raw, unit(raw - raw.mean(0)) if len(raw) > 1 else raw)
+
+
+def default_cache_folder() -> Path:
+    """`comfyui-ice` in the user's cache folder (XDG_CACHE_HOME, else ~/.cache)."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "comfyui-ice"
+
+
+def build_dictionary(
+    model: ImageTextModel, vocabulary: Vocabulary, cache_folder: Path | None = None, template: str = "{}"
+) -> Dictionary:
+    """Embed every word put into `template`, or read what an earlier call with the same model, words and
+    template left in `cache_folder` (None: the user's cache folder). A damaged file is written anew; a
+    folder that cannot be written to costs time, nothing else."""
+    key = hashlib.sha256(
+        "\n".join((model.fingerprint, vocabulary.fingerprint, template)).encode()
+    ).hexdigest()
+    path = (cache_folder or default_cache_folder()) / f"dictionary-{key[:32]}.safetensors"
+    raw = _read(path, key, len(vocabulary.words))
+    if raw is None:
+        raw = unit(model.encode_texts([template.format(word) for word in vocabulary.words])).cpu()
+        _write(path, key, raw)
+    return Dictionary.from_embeddings(vocabulary, raw)
+
+
+def _read(path: Path, key: str, count: int) -> Tensor | None:
+    """Embeddings [count, D], or None where the file is absent, damaged or somebody else's."""
+    try:
+        with safe_open(path, "pt") as file:
+            raw = file.get_tensor("raw")
+            mine = (file.metadata() or {}).get("key") == key
+    except (OSError, SafetensorError):
+        return None
+    return raw if mine and raw.ndim == 2 and len(raw) == count and raw.isfinite().all() else None
+
+
+def _write(path: Path, key: str, raw: Tensor) -> None:
+    """Write beside the target and rename, so that no reader ever sees half a file."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, part = tempfile.mkstemp(suffix=".part", dir=path.parent)
+        os.close(handle)
+    except OSError:
+        return
+    try:
+        save_file({"raw": raw.contiguous()}, part, metadata={"key": key})
+        os.replace(part, path)
+    except (OSError, SafetensorError):
+        Path(part).unlink(missing_ok=True)

@@ -1,0 +1,100 @@
+"""From a picture and a word to a mask."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ice_core.errors import IceError
+from ice_core.localization.segmentation.clustering import aggregate, largest, regions, upsample
+from ice_core.localization.segmentation.config import SegmentationConfig
+from ice_core.localization.segmentation.labels import balanced, region_means, vote, word_shares
+from ice_core.localization.segmentation.maps import WORDS, AttentionMaps, attention_maps
+from ice_core.localization.segmentation.refine import guided_filter, propagate
+from ice_core.model.backbone import Backbone
+
+CONCEPT, BACKGROUND = WORDS.index("concept"), WORDS.index("background")
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """mask, background: [H, W] bool, CPU, disjoint; the rest of the picture is other things.
+
+    relevance: [H, W] float in 0..1, CPU: the concept's share among the three words' (balanced) maps.
+    score: how much the mask stands out, see `contrast`.
+    """
+
+    mask: Tensor
+    background: Tensor
+    score: float
+    relevance: Tensor
+
+
+def segment(
+    backbone: Backbone, image: Tensor, concept: str, config: SegmentationConfig, generator: torch.Generator
+) -> Segmentation:
+    """Which pixels of an image [3, H, W] in 0..1 a word means (method of ICE, section 3.1).
+
+    H and W must be multiples of `backbone.multiple`. generator: on the CPU, draws the noise.
+    Raises IceError for an image that is no picture, an empty word, or settings the model cannot serve.
+    """
+    check_picture(image, backbone.multiple)
+    if not concept.strip():
+        raise IceError("cannot segment an empty word; name what to look for, for example 'ball'")
+    maps = attention_maps(backbone, image, concept, config, generator)
+    return segment_maps(maps, image.to(backbone.device), config)
+
+
+@torch.no_grad()
+def segment_maps(maps: AttentionMaps, image: Tensor, config: SegmentationConfig) -> Segmentation:
+    """Segment an image [3, H, W] by attention maps that were recorded on it, on the same device."""
+    size, pixels = largest(maps.self_attention), (image.shape[1], image.shape[2])
+    attention = aggregate(maps.self_attention)
+    shares = word_shares(maps.words, size)
+    if config.method == "propagation":
+        shares = propagate(shares.flatten(1), attention, config.power, config.sharpness).unflatten(1, size)
+        words = upsample(balanced(shares, config.balance), pixels)
+        share = words / words.sum(0, keepdim=True).clamp(min=1e-8)
+    else:
+        words = upsample(balanced(shares, config.balance), pixels)
+        region = regions(attention, size, pixels, config)
+        share = words / words.sum(0, keepdim=True).clamp(min=1e-8)
+        share = region_means(region, share)[region].permute(2, 0, 1)
+        words = F.one_hot(vote(region, words), len(WORDS)).permute(2, 0, 1).float()
+    if config.guide:
+        radius = max(1, round(config.guide * pixels[0] / size[0]))
+        words, share = guided_filter(torch.cat([words, share]), image.float(), radius).split(len(WORDS))
+        share = share.clamp(0, 1)
+    chosen = words.argmax(0)
+    mask, relevance = (chosen == CONCEPT).cpu(), share[CONCEPT].cpu()
+    return Segmentation(mask, (chosen == BACKGROUND).cpu(), contrast(relevance, mask, ~mask), relevance)
+
+
+def contrast(relevance: Tensor, inside: Tensor, outside: Tensor) -> float:
+    """Mean relevance [H, W] inside a mask minus the mean outside, in 0..1; 0 for an empty mask."""
+    if not inside.any():
+        return 0.0
+    least = relevance[outside].mean().item() if outside.any() else 0.0
+    return min(1.0, max(0.0, relevance[inside].mean().item() - least))
+
+
+def check_picture(image: Tensor, multiple: int = 1) -> None:
+    """Raise IceError unless `image` is a finite [3, H, W] in 0..1 whose sides are multiples of `multiple`."""
+    if image.ndim != 3 or image.shape[0] != 3 or 0 in image.shape:
+        raise IceError(f"the picture has shape {list(image.shape)}; it must be [3, height, width]")
+    if not image.isfinite().all():
+        raise IceError("the picture holds NaN or infinite values; check the step that made it")
+    low, high = image.min().item(), image.max().item()
+    # Resizing overshoots a little; a wrong scale (0..255 or -1..1) is far off.
+    if low < -0.5 or high > 1.5:
+        raise IceError(f"the picture has values from {low:g} to {high:g}; they must be in 0..1")
+    height, width = image.shape[1:]
+    if height % multiple or width % multiple:
+        raise IceError(
+            f"the picture is {width} x {height} pixels; the model needs sides that are multiples of "
+            f"{multiple}: resize or crop it to {max(1, width // multiple) * multiple} x "
+            f"{max(1, height // multiple) * multiple}"
+        )

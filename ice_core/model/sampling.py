@@ -1,0 +1,133 @@
+"""Pictures from prompts: DPM-Solver++(2M) with classifier-free guidance, on any Backbone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ice_core.errors import IceError
+from ice_core.model.backbone import Backbone, Prompt, TextFeatures
+from ice_core.model.lora import Lora
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """steps: denoising steps; guidance: scale of classifier-free guidance, 1 turns it off."""
+
+    steps: int = 20
+    guidance: float = 5.0
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise IceError(f"sampling takes at least 1 step, not {self.steps}")
+        if self.guidance < 1:
+            raise IceError(f"guidance must be 1 (off) or more, not {self.guidance}")
+
+
+def predicted_original(
+    noisy: Tensor, predicted: Tensor, alpha: Tensor, prediction: str = "epsilon"
+) -> Tensor:
+    """x_0 from x_t and the model's output: (x_t - sqrt(1 - a) eps) / sqrt(a), or
+    sqrt(a) x_t - sqrt(1 - a) v (Salimans & Ho 2022, eq. 8 ff.)."""
+    if prediction == "v_prediction":
+        return alpha.sqrt() * noisy - (1 - alpha).sqrt() * predicted
+    return (noisy - (1 - alpha).sqrt() * predicted) / alpha.sqrt()
+
+
+def timesteps_for(steps: int, train_steps: int) -> list[int]:
+    """`steps` timesteps from the noisiest one down, evenly spaced, ending above 0 ("trailing")."""
+    return [round(train_steps - i * train_steps / steps) - 1 for i in range(steps)]
+
+
+@torch.no_grad()
+def sample(
+    backbone: Backbone,
+    prompts: Sequence[Prompt],
+    config: SamplingConfig,
+    generator: torch.Generator,
+    size: tuple[int, int] | None = None,
+    batch: int = 8,
+    lora: Lora | None = None,
+) -> Tensor:
+    """One picture per prompt, [B, 3, H, W] in 0..1 on the CPU.
+
+    size: (height, width) in pixels, default the model's own. The noise of picture i depends on the
+    generator and on i alone, not on `batch`. lora: adapts the model, with and without the prompt.
+    """
+    batches = _latents(backbone, prompts, config, generator, size, batch, lora)
+    return torch.cat([backbone.decode_latent(latents).clamp(0, 1).float().cpu() for latents in batches])
+
+
+@torch.no_grad()
+def sample_latents(
+    backbone: Backbone, prompts: Sequence[Prompt], config: SamplingConfig, generator: torch.Generator
+) -> Tensor:
+    """What `sample` decodes: scaled latents [B, C, h, w], float32 on the CPU, of the model's own size."""
+    batches = _latents(backbone, prompts, config, generator, None, 8, None)
+    return torch.cat([latents.float().cpu() for latents in batches])
+
+
+def _latents(
+    backbone: Backbone,
+    prompts: Sequence[Prompt],
+    config: SamplingConfig,
+    generator: torch.Generator,
+    size: tuple[int, int] | None,
+    batch: int,
+    lora: Lora | None,
+) -> Iterator[Tensor]:
+    """Denoised latents, `batch` prompts at a time."""
+    side = backbone.native_size
+    height, width = size or (side, side)
+    shape = (len(prompts), backbone.channels, height // backbone.factor, width // backbone.factor)
+    noise = torch.randn(shape, generator=generator)
+    nothing = backbone.encode_prompts([Prompt(())])
+    for start in range(0, len(prompts), batch):
+        part = list(prompts[start : start + batch])
+        text = backbone.encode_prompts(part)
+        x = noise[start : start + batch].to(backbone.device)
+        yield _denoise(backbone, x, text, nothing.repeat(len(part)), config, lora)
+
+
+def _denoise(
+    backbone: Backbone,
+    x: Tensor,
+    text: TextFeatures,
+    nothing: TextFeatures,
+    config: SamplingConfig,
+    lora: Lora | None,
+) -> Tensor:
+    """Lu et al. 2022, "DPM-Solver++", algorithm 2 (multistep, data prediction)."""
+    alphas = backbone.alphas_cumprod.to(x.device)
+    times = timesteps_for(config.steps, len(alphas))
+    lora = None if lora is None else lora.to(x.device)
+    both = TextFeatures.join([text, nothing])
+    # Half log signal-to-noise ratio; the last step goes to the clean picture.
+    half_snr = (alphas / (1 - alphas)).log() / 2
+    previous: Tensor | None = None
+    previous_gap = x.new_zeros(())
+    for i, t in enumerate(times):
+        alpha = alphas[t]
+        if config.guidance > 1:
+            at = torch.full((2 * len(x),), t, device=x.device)
+            given, free = backbone.predict(torch.cat([x, x]), at, both, lora=lora).chunk(2)
+            predicted = free + config.guidance * (given - free)
+        else:
+            at = torch.full((len(x),), t, device=x.device)
+            predicted = backbone.predict(x, at, text, lora=lora)
+        original = predicted_original(x, predicted, alpha, backbone.prediction)
+        if i + 1 == len(times):
+            return original
+        following = alphas[times[i + 1]]
+        gap = half_snr[times[i + 1]] - half_snr[t]
+        direction = original
+        if previous is not None:
+            ratio = previous_gap / gap
+            direction = (1 + 1 / (2 * ratio)) * original - previous / (2 * ratio)
+        decay = (1 - following).sqrt() / (1 - alpha).sqrt()
+        x = decay * x - following.sqrt() * (-gap).expm1() * direction
+        previous, previous_gap = original, gap
+    return x

@@ -1,0 +1,1 @@
+"""The whole method on one picture, with its folder, settings and report."""

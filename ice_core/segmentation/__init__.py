@@ -1,7 +1,0 @@
-"""The attention segmentor: which pixels of a picture a word means, by the diffusion model itself."""
-
-from ice_core.segmentation.components import components
-from ice_core.segmentation.config import SegmentationConfig
-from ice_core.segmentation.segmentor import Segmentation, check_picture, contrast, segment
-
-__all__ = ["Segmentation", "SegmentationConfig", "check_picture", "components", "contrast", "segment"]

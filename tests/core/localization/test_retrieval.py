@@ -1,0 +1,372 @@
+"""Retrieval: dictionary, cache, ranking, towers and the shipped words."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import open_clip
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ice_core.concepts import unit
+from ice_core.errors import IceError
+from ice_core.localization.retrieval.dictionary import Vocabulary, build_dictionary, default_cache_folder
+from ice_core.localization.retrieval.retriever import RetrievalConfig, Retriever, estimate_image_mean
+from ice_core.localization.retrieval.towers import OpenClipTowers, load_open_clip, weights_fingerprint
+
+WIDTH = 64
+FILLER = tuple(f"filler{i}" for i in range(400))
+WORDS = ("dog", "ball", "red", "tree", "puppy", *FILLER)
+THINGS = Vocabulary(WORDS, tuple(w != "red" for w in WORDS))
+
+
+def word_embedding(text: str) -> Tensor:
+    """A random direction per text; "puppy" lies close to "dog"."""
+    if text == "puppy":
+        return unit(word_embedding("dog") + 0.3 * word_embedding("young"))
+    seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
+    return unit(torch.randn(WIDTH, generator=torch.Generator().manual_seed(seed)))
+
+
+class FakeModel:
+    """Embeds every picture as the same weighted sum of words, beside an offset that all pictures share."""
+
+    name, fingerprint = "fake", "ab" * 32
+
+    def __init__(self, shown: dict[str, float], offset: float = 0.0) -> None:
+        self.shown, self.offset, self.encoded = shown, offset * word_embedding("offset"), 0
+
+    def encode_images(self, images: Tensor) -> Tensor:
+        z = unit(sum(weight * word_embedding(word) for word, weight in self.shown.items()))
+        return unit(z + self.offset).expand(len(images), -1)
+
+    def encode_texts(self, texts: Sequence[str]) -> Tensor:
+        self.encoded += len(texts)
+        return torch.stack([word_embedding(t) for t in texts])
+
+
+@pytest.fixture
+def picture() -> Tensor:
+    return torch.rand(3, 24, 40, generator=torch.Generator().manual_seed(0))
+
+
+def labels(found) -> list[str]:
+    return [item.label for item in found]
+
+
+def test_finds_the_words_a_picture_is_made_of_best_first(picture, tmp_path):
+    retriever = Retriever(FakeModel({"ball": 1.0, "tree": 0.7}), THINGS, cache_folder=tmp_path)
+    found = retriever.retrieve(picture)
+    assert labels(found)[:2] == ["ball", "tree"]
+    similarities = [item.similarity for item in found]
+    assert similarities == sorted(similarities, reverse=True)
+    assert all(item.weight > 0 for item in found)
+
+
+def test_order_is_by_similarity_not_by_weight(picture, tmp_path):
+    model = FakeModel({"dog": 0.7, "puppy": 0.4, "tree": 1.0})
+    retriever = Retriever(model, THINGS, RetrievalConfig(penalty=0.1), cache_folder=tmp_path)
+    found = retriever.explain(picture)
+    assert {"dog", "puppy", "tree"} <= set(labels(found.explanation))
+    similarities = [item.similarity for item in found.candidates]
+    assert similarities == sorted(similarities, reverse=True)
+    weights = [item.weight for item in found.explanation]
+    assert weights == sorted(weights, reverse=True)
+    assert labels(found.explanation)[0] == "tree"
+    assert labels(found.candidates)[0] == "puppy"
+
+
+def test_properties_explain_but_do_not_name(picture, tmp_path):
+    retriever = Retriever(FakeModel({"ball": 0.7, "red": 1.0}), THINGS, cache_folder=tmp_path)
+    found = retriever.explain(picture)
+    assert "red" in labels(found.explanation)
+    assert "red" not in labels(found.candidates)
+    assert labels(found.candidates)[0] == "ball"
+
+
+def test_words_that_repeat_a_used_label_are_dropped(picture, tmp_path):
+    retriever = Retriever(FakeModel({"puppy": 1.0, "tree": 0.6}), THINGS, cache_folder=tmp_path)
+    assert labels(retriever.retrieve(picture))[0] == "puppy"
+    assert labels(retriever.retrieve(picture, used=["dog"]))[0] == "tree"
+    assert labels(retriever.retrieve(picture, used=["tree"]))[0] == "puppy"
+    assert "tree" not in labels(retriever.retrieve(picture, used=["tree"]))
+
+
+def test_a_used_label_may_be_any_text(picture, tmp_path):
+    retriever = Retriever(FakeModel({"ball": 1.0}), THINGS, cache_folder=tmp_path)
+    assert labels(retriever.retrieve(picture, used=["something else entirely"]))[0] == "ball"
+
+
+def test_the_penalty_is_halved_until_a_name_survives(picture, tmp_path):
+    model = FakeModel({"red": 1.0, "ball": 0.2})
+    found = Retriever(model, THINGS, cache_folder=tmp_path).explain(picture)
+    assert found.penalty < 0.2
+    assert found.candidates
+    strict = Retriever(model, THINGS, RetrievalConfig(halvings=0), cache_folder=tmp_path).explain(picture)
+    assert strict.penalty == 0.2
+    assert not strict.candidates
+    assert labels(strict.explanation) == ["red"]
+
+
+def test_nothing_to_name_ends_after_the_last_halving(picture, tmp_path):
+    vocabulary = Vocabulary(("red", "blue"), (False, False))
+    found = Retriever(FakeModel({"red": 1.0}), vocabulary, cache_folder=tmp_path).explain(picture)
+    assert not found.candidates
+    assert found.penalty == pytest.approx(0.2 / 2**6)
+
+
+def test_the_image_mean_takes_out_what_all_pictures_share(picture, tmp_path):
+    model = FakeModel({"ball": 1.0, "tree": 0.9}, offset=3.0)
+    mean = unit(word_embedding("offset")) * 0.95
+    plain = Retriever(model, THINGS, cache_folder=tmp_path).explain(picture)
+    centred = Retriever(model, THINGS, image_mean=mean, cache_folder=tmp_path).explain(picture)
+    assert (plain.centred_by, centred.centred_by) == ("none", "image_mean")
+    weight = {item.label: item.weight for item in plain.explanation}
+    assert {item.label: item.weight for item in centred.explanation}["ball"] > weight.get("ball", 0)
+
+
+def test_an_image_mean_of_another_model_is_refused(picture, tmp_path):
+    retriever = Retriever(FakeModel({"ball": 1.0}), THINGS, image_mean=torch.zeros(5), cache_folder=tmp_path)
+    with pytest.raises(IceError, match="image mean"):
+        retriever.retrieve(picture)
+
+
+def test_estimates_the_image_mean_from_pictures_of_different_sizes(picture):
+    model = FakeModel({"ball": 1.0})
+    mean = estimate_image_mean(model, [picture, picture[:, :8]])
+    torch.testing.assert_close(mean, word_embedding("ball"))
+    with pytest.raises(IceError, match="no pictures"):
+        estimate_image_mean(model, [])
+
+
+def test_a_black_picture_shows_nothing(tmp_path):
+    retriever = Retriever(FakeModel({"ball": 1.0}), THINGS, cache_folder=tmp_path)
+    assert retriever.retrieve(torch.zeros(3, 16, 16)) == []
+
+
+@pytest.mark.parametrize("bad", [torch.full((3, 8, 8), float("nan")), torch.zeros(1, 3, 8, 8)])
+def test_refuses_what_is_not_a_picture(bad, tmp_path):
+    with pytest.raises(IceError, match="picture"):
+        Retriever(FakeModel({"ball": 1.0}), THINGS, cache_folder=tmp_path).retrieve(bad)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"penalty": 0}, {"duplicate_cosine": 2}, {"halvings": -1}, {"template": "a photo"}]
+)
+def test_refuses_settings_that_make_no_sense(wrong):
+    with pytest.raises(IceError, match=str(next(iter(wrong.values())))):
+        RetrievalConfig(**wrong)
+
+
+def test_the_second_build_reads_the_cache(tmp_path):
+    model = FakeModel({})
+    first = build_dictionary(model, THINGS, tmp_path)
+    assert model.encoded == len(WORDS)
+    second = build_dictionary(model, THINGS, tmp_path)
+    assert model.encoded == len(WORDS)
+    assert torch.equal(first.raw, second.raw)
+    assert torch.equal(first.centred, second.centred)
+
+
+def test_embeddings_are_centred_and_of_unit_length(tmp_path):
+    dictionary = build_dictionary(FakeModel({}), THINGS, tmp_path)
+    ones = torch.ones(len(WORDS))
+    torch.testing.assert_close(dictionary.raw.norm(dim=1), ones)
+    torch.testing.assert_close(dictionary.centred.norm(dim=1), ones)
+    torch.testing.assert_close(dictionary.centred, unit(dictionary.raw - dictionary.raw.mean(0)))
+
+
+def test_a_single_word_is_not_centred_away(picture, tmp_path):
+    retriever = Retriever(FakeModel({"ball": 1.0}), Vocabulary.from_text("ball"), cache_folder=tmp_path)
+    assert labels(retriever.retrieve(picture)) == ["ball"]
+
+
+@pytest.mark.parametrize("damage", [b"", b"not safetensors", None])
+def test_a_damaged_cache_file_is_built_anew(damage, tmp_path):
+    model = FakeModel({})
+    whole = build_dictionary(model, THINGS, tmp_path)
+    (path,) = tmp_path.iterdir()
+    if damage is None:
+        save_file({"raw": whole.raw[:3].contiguous()}, path)
+    else:
+        path.write_bytes(damage)
+    again = build_dictionary(model, THINGS, tmp_path)
+    assert model.encoded == 2 * len(WORDS)
+    assert torch.equal(whole.raw, again.raw)
+    build_dictionary(model, THINGS, tmp_path)
+    assert model.encoded == 2 * len(WORDS)
+    assert [p.suffix for p in tmp_path.iterdir()] == [".safetensors"]
+
+
+def test_other_words_models_and_templates_have_other_cache_files(tmp_path):
+    model, other = FakeModel({}), FakeModel({})
+    other.fingerprint = "cd" * 32
+    build_dictionary(model, THINGS, tmp_path)
+    build_dictionary(model, Vocabulary.from_text("dog, ball"), tmp_path)
+    build_dictionary(other, THINGS, tmp_path)
+    build_dictionary(model, THINGS, tmp_path, "a photo of a {}")
+    assert len(list(tmp_path.iterdir())) == 4
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(tmp_path):
+    blocked = tmp_path / "file"
+    blocked.write_text("not a folder")
+    assert build_dictionary(FakeModel({}), THINGS, blocked / "cache").raw.shape == (len(WORDS), WIDTH)
+
+
+def test_the_cache_is_in_the_users_cache_folder(monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", "elsewhere")
+    assert default_cache_folder() == Path("elsewhere/comfyui-ice")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert default_cache_folder() == Path.home() / ".cache" / "comfyui-ice"
+
+
+def test_user_words_are_split_cleaned_and_all_nameable():
+    vocabulary = Vocabulary.from_text("red  ball, dog\n\n ,Dog\r\ntree,")
+    assert vocabulary.words == ("red ball", "dog", "tree")
+    assert vocabulary.nameable == (True, True, True)
+
+
+@pytest.mark.parametrize("text", ["", " ,\n, "])
+def test_an_empty_vocabulary_is_refused(text):
+    with pytest.raises(IceError, match="empty"):
+        Vocabulary.from_text(text)
+
+
+def test_fingerprints_tell_words_and_flags_apart():
+    prints = {
+        Vocabulary(words, flags).fingerprint
+        for words, flags in [
+            (("a", "b"), (True, True)),
+            (("b", "a"), (True, True)),
+            (("a", "b"), (True, False)),
+        ]
+    }
+    assert len(prints) == 3
+
+
+def test_built_in_words_are_single_clip_tokens_of_the_promised_number():
+    vocabulary = Vocabulary.built_in()
+    assert 10_000 <= len(vocabulary.words) <= 15_000
+    assert len(set(vocabulary.words)) == len(vocabulary.words)
+    tokenizer = open_clip.SimpleTokenizer()
+    assert all(len(tokenizer.encode(word)) == 1 for word in vocabulary.words)
+
+
+def test_built_in_things_can_name_and_properties_cannot():
+    vocabulary = Vocabulary.built_in()
+    names = dict(zip(vocabulary.words, vocabulary.nameable, strict=True))
+    things = "ball cube cylinder cone ring dog bear table book train car tree chair bottle cloud apple"
+    properties = "red blue turquoise metal wood glass rubber striped shiny plain round velvet photo"
+    assert [w for w in things.split() if not names[w]] == []
+    assert [w for w in properties.split() if names[w]] == []
+
+
+@pytest.fixture(scope="module")
+def clip() -> open_clip.CLIP:
+    torch.manual_seed(0)
+    return open_clip.CLIP(
+        embed_dim=16,
+        vision_cfg={"image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 8},
+        text_cfg={"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
+    )
+
+
+@pytest.fixture(scope="module")
+def towers(clip) -> OpenClipTowers:
+    mean, std = open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD
+    return OpenClipTowers(clip, "tiny", "00", mean, std)
+
+
+def test_towers_embed_pictures_of_any_size_and_texts_as_unit_vectors(towers):
+    images = towers.encode_images(torch.rand(2, 3, 50, 90, generator=torch.Generator().manual_seed(1)))
+    texts = towers.encode_texts(["a dog", "ball", "word " * 200])
+    assert images.shape == (2, 16)
+    assert texts.shape == (3, 16)
+    for features in (images, texts):
+        torch.testing.assert_close(features.norm(dim=1), torch.ones(len(features)))
+        assert not features.requires_grad
+
+
+def test_towers_see_the_whole_picture_up_to_its_corners(towers):
+    image = torch.full((1, 3, 40, 120), 0.5)
+    corner = image.clone()
+    corner[..., :, :20] = 1.0
+    assert (towers.encode_images(image) - towers.encode_images(corner)).abs().max() > 1e-3
+
+
+def test_towers_normalise_as_the_model_was_trained(towers, clip):
+    image = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(2))
+    mean = torch.tensor(open_clip.OPENAI_DATASET_MEAN).view(3, 1, 1)
+    std = torch.tensor(open_clip.OPENAI_DATASET_STD).view(3, 1, 1)
+    with torch.no_grad():
+        expected = clip.encode_image((image - mean) / std, normalize=True)
+    torch.testing.assert_close(towers.encode_images(image), expected)
+
+
+def test_many_texts_equal_the_same_texts_one_by_one(towers):
+    texts = [f"word {i}" for i in range(300)]
+    together = towers.encode_texts(texts)
+    torch.testing.assert_close(together[[0, 299]], towers.encode_texts([texts[0], texts[299]]))
+
+
+def test_towers_refuse_a_picture_without_a_batch(towers):
+    with pytest.raises(IceError, match="batch"):
+        towers.encode_images(torch.zeros(3, 8, 8))
+
+
+def test_the_fingerprint_changes_with_any_weight(clip):
+    state = clip.state_dict()
+    changed = {k: v.clone() for k, v in state.items()}
+    changed["visual.proj"][0, 0] += 1
+    assert weights_fingerprint(state) != weights_fingerprint(changed)
+    assert weights_fingerprint(state) == weights_fingerprint(dict(reversed(state.items())))
+
+
+def test_opens_a_model_from_a_safetensors_file(clip, tmp_path, monkeypatch):
+    config = {
+        "embed_dim": 16,
+        "vision_cfg": {"image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 8},
+        "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
+    }
+    monkeypatch.setattr(open_clip, "list_models", lambda: ["tiny"])
+    monkeypatch.setattr(open_clip, "get_model_config", lambda name: config)
+    path = tmp_path / "weights.safetensors"
+    save_file(clip.state_dict(), path)
+    opened = load_open_clip(f"tiny={path}")
+    assert opened.fingerprint == weights_fingerprint(clip.state_dict())
+    assert load_open_clip("tiny", str(path)).fingerprint == opened.fingerprint
+    save_file({k: v for k, v in clip.state_dict().items() if k != "visual.proj"}, path)
+    with pytest.raises(IceError, match=r"visual\.proj"):
+        load_open_clip(f"tiny={path}")
+    path.write_bytes(b"damaged")
+    with pytest.raises(IceError, match="cannot be read"):
+        load_open_clip(f"tiny={path}")
+
+
+@pytest.mark.parametrize(
+    ("name", "pretrained", "message"),
+    [
+        ("ViT-L-41", None, "near names: .*ViT-L-14"),
+        ("weights.safetensors", None, "which model"),
+        ("ViT-B-32=absent.safetensors", None, "no file absent"),
+        ("ViT-B-32=weights.bin", None, "not a .safetensors"),
+        ("ViT-B-32", None, "there are: .*openai.*name the objects yourself"),
+        ("ViT-B-32", "nonsense", "'nonsense'"),
+        ("ViT-B-16-SigLIP", "webli", "not a plain CLIP"),
+    ],
+)
+def test_what_cannot_be_opened_is_said_with_the_remedy(name, pretrained, message):
+    with pytest.raises(IceError, match=message):
+        load_open_clip(name, pretrained)
+
+
+def test_a_failed_download_names_the_way_out(monkeypatch):
+    def offline(*_args: object, **_kwargs: object) -> None:
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(open_clip, "create_model", offline)
+    with pytest.raises(IceError, match=r"NAME=FILE.safetensors.*name the objects yourself"):
+        load_open_clip("ViT-B-32", "openai")

@@ -1,0 +1,118 @@
+"""DPM-Solver++(2M) on models whose answer is known."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from fakes import FakeBackbone
+from torch import Tensor
+
+from ice_core.errors import IceError
+from ice_core.model.backbone import Prompt, TextFeatures
+from ice_core.model.sampling import SamplingConfig, predicted_original, sample, timesteps_for
+
+
+class Oracle(FakeBackbone):
+    """Knows the clean latent, so that its noise prediction is exact."""
+
+    def __init__(self, clean: Tensor, prediction: str = "epsilon") -> None:
+        super().__init__()
+        self.clean, self.prediction = clean, prediction  # type: ignore[assignment]
+
+    def predict(
+        self, noisy: Tensor, timesteps: Tensor, text: TextFeatures, recorder=None, lora=None
+    ) -> Tensor:
+        alpha = self.alphas_cumprod[timesteps].view(-1, 1, 1, 1)
+        noise = (noisy - alpha.sqrt() * self.clean) / (1 - alpha).sqrt()
+        if self.prediction == "v_prediction":
+            return alpha.sqrt() * noise - (1 - alpha).sqrt() * self.clean
+        return noise
+
+
+class GaussianData(FakeBackbone):
+    """The exact noise prediction for data drawn from N(0.3, 0.5^2)."""
+
+    mean, spread = 0.3, 0.5
+
+    def predict(
+        self, noisy: Tensor, timesteps: Tensor, text: TextFeatures, recorder=None, lora=None
+    ) -> Tensor:
+        alpha = self.alphas_cumprod[timesteps].view(-1, 1, 1, 1)
+        variance = alpha * self.spread**2 + 1 - alpha
+        return (1 - alpha).sqrt() * (noisy - alpha.sqrt() * self.mean) / variance
+
+    def decode_latent(self, latents: Tensor) -> Tensor:
+        self.drawn = latents
+        return super().decode_latent(latents)
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+def test_perfect_prediction_is_reached_exactly(prediction: str):
+    clean = torch.rand(4, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    backbone = Oracle(clean, prediction)
+    config = SamplingConfig(steps=7, guidance=1.0)
+    picture = sample(backbone, [Prompt(("ball",))], config, torch.Generator().manual_seed(1))
+    torch.testing.assert_close(picture, backbone.decode_latent(clean[None]), atol=2e-4, rtol=0)
+
+
+def test_samples_of_a_gaussian_have_its_moments():
+    backbone = GaussianData()
+    config = SamplingConfig(steps=30, guidance=1.0)
+    sample(backbone, [Prompt(("x",))] * 64, config, torch.Generator().manual_seed(0), batch=64)
+    assert backbone.drawn.mean().item() == pytest.approx(0.3, abs=0.02)
+    assert backbone.drawn.std().item() == pytest.approx(0.5, abs=0.03)
+
+
+def test_second_order_steps_beat_their_number():
+    """Against 400 steps, 20 must be far closer than 5: the multistep correction is in effect."""
+    backbone = GaussianData()
+
+    def drawn(steps: int) -> Tensor:
+        config = SamplingConfig(steps=steps, guidance=1.0)
+        sample(backbone, [Prompt(("x",))], config, torch.Generator().manual_seed(0))
+        return backbone.drawn
+
+    exact = drawn(400)
+    assert (drawn(20) - exact).abs().max() < 0.3 * (drawn(5) - exact).abs().max()
+
+
+def test_noise_of_a_picture_does_not_depend_on_the_batch():
+    prompts = [Prompt((word,)) for word in ("ball", "cube", "cone")]
+    config = SamplingConfig(steps=3)
+    one = sample(FakeBackbone(), prompts, config, torch.Generator().manual_seed(0), batch=1)
+    all_at_once = sample(FakeBackbone(), prompts, config, torch.Generator().manual_seed(0), batch=3)
+    torch.testing.assert_close(one, all_at_once, atol=1e-5, rtol=1e-5)
+
+
+def test_guidance_moves_the_picture_and_sizes_may_differ_from_the_models():
+    prompt, rng = [Prompt(("ball",))], torch.Generator()
+    plain = sample(FakeBackbone(), prompt, SamplingConfig(4, 1.0), rng.manual_seed(0), size=(64, 96))
+    guided = sample(FakeBackbone(), prompt, SamplingConfig(4, 6.0), rng.manual_seed(0), size=(64, 96))
+    assert plain.shape == guided.shape == (1, 3, 64, 96)
+    assert not torch.equal(plain, guided)
+
+
+def test_timesteps_fall_from_the_noisiest_and_stay_in_range():
+    for steps in (1, 7, 20, 1000):
+        times = timesteps_for(steps, 1000)
+        assert times[0] == 999
+        assert len(times) == steps == len(set(times))
+        assert times == sorted(times, reverse=True)
+        assert times[-1] >= 0
+
+
+def test_original_is_recovered_from_noise_and_from_velocity():
+    rng = torch.Generator().manual_seed(0)
+    clean, noise = torch.randn(2, 1, 4, 4, 4, generator=rng)
+    alpha = torch.tensor(0.37)
+    noisy = alpha.sqrt() * clean + (1 - alpha).sqrt() * noise
+    velocity = alpha.sqrt() * noise - (1 - alpha).sqrt() * clean
+    torch.testing.assert_close(predicted_original(noisy, noise, alpha), clean, atol=1e-5, rtol=1e-4)
+    again = predicted_original(noisy, velocity, alpha, "v_prediction")
+    torch.testing.assert_close(again, clean, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("steps", "guidance"), [(0, 5.0), (10, 0.5)])
+def test_impossible_settings_are_refused(steps: int, guidance: float):
+    with pytest.raises(IceError):
+        SamplingConfig(steps, guidance)

@@ -1,0 +1,1 @@
+"""Trains the bundled world's models from nothing: see `tools/train_world.py`."""

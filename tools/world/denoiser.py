@@ -1,0 +1,185 @@
+"""Stage `unet`: a v-predicting U-Net on the frozen latents and text features, grounded.
+
+With noise as the target, 20 000 samples left grounds and colours to chance: at high noise a small model
+must copy its input to a part in a thousand before what it knows of the picture counts. The velocity
+(Salimans and Ho 2022) asks for the picture itself there.
+
+At this size words do not find their objects by themselves. An auxiliary loss holds the share of a
+word's cross-attention that lies inside its object's mask up (background words: outside all objects),
+at every resolution and for t < 700.
+"""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import torch
+import torch.nn.functional as F
+from diffusers import DDPMScheduler, UNet2DConditionModel
+from torch import Tensor, nn
+
+from ice_core.world.architecture import UNET_CONFIG
+from ice_core.world.captions import caption
+from world.checkpoint import Average, Log, learning_rate, load_state, save_state
+from world.data import RenderedSet
+from world.tokens import empty, tokenize
+
+BATCH, PEAK_RATE = 32, 8e-4
+CAPTION_DROPOUT = 0.1
+GROUNDING_WEIGHT, GROUNDING_BELOW = 0.02, 700
+LEAST_MASS = 0.15
+"""A word group's attention on its own object, summed over its tokens, is held above this."""
+
+
+class CrossAttentionProbe:
+    """diffusers attention processor: explicit softmax where it is wanted, its probabilities kept."""
+
+    def __init__(self) -> None:
+        self.maps: list[Tensor] = []
+
+    def __call__(
+        self,
+        attn: Any,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        **unused: Any,
+    ) -> Tensor:
+        context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
+        query, key, value = (
+            layer(x).unflatten(-1, (attn.heads, -1)).transpose(1, 2)
+            for layer, x in ((attn.to_q, hidden_states), (attn.to_k, context), (attn.to_v, context))
+        )
+        weights = (query @ key.transpose(-1, -2) * attn.scale).softmax(-1)
+        if encoder_hidden_states is not None:
+            self.maps.append(weights.float().mean(1))
+        out = (weights.to(value.dtype) @ value).transpose(1, 2).flatten(-2)
+        return attn.to_out[0](out)
+
+
+def grounding_loss(maps: list[Tensor], owners: Tensor, masks: Tensor, active: Tensor) -> Tensor:
+    """Minus the log of the share of each word's attention inside its mask, plus a floor on its mass.
+
+    maps: [B, Q, 77] per layer; owners: [B, 77, 4]; masks: [B, 4, S, S] in 0..1; active: [B].
+    """
+    spoken = owners.amax(-1) * active[:, None]
+    total = maps[0].new_zeros(())
+    for weights in maps:
+        side = int(weights.shape[1] ** 0.5)
+        area = F.adaptive_avg_pool2d(masks, side).flatten(2)
+        target = (owners @ area).clamp(max=1)
+        inside = (weights.transpose(1, 2) * target).sum(-1)
+        share = inside / weights.sum(1).clamp(min=1e-8)
+        located = spoken * (target.sum(-1) > 0.5)
+        total = total + (-(share + 1e-4).log() * located).sum() / located.sum().clamp(min=1)
+        group = torch.einsum("bqt,bto->boq", weights, owners)
+        mass = (group * area).sum(-1) / area.sum(-1).clamp(min=1e-4)
+        present = (owners.amax(1) > 0) * (area.sum(-1) > 0.5) * active[:, None]
+        short = (1 - mass / LEAST_MASS).clamp(min=0)
+        total = total + (short * present).sum() / present.sum().clamp(min=1)
+    return total / len(maps)
+
+
+def _batch(
+    latents: Tensor, data: RenderedSet, masks: Tensor, rng: random.Random
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Latents [B, 4, 16, 16], token ids and owners, masks [B, 4, 16, 16] (three objects and ground)."""
+    picked = [rng.randrange(len(latents)) for _ in range(BATCH)]
+    x, m = latents[picked].float(), masks[picked].float()
+    tokens = tokenize([caption(data.scenes[i], rng) for i in picked])
+    ids, owners = tokens.ids, tokens.owners
+    dropped = torch.tensor([rng.random() < CAPTION_DROPOUT for _ in range(BATCH)])
+    ids[dropped], owners[dropped] = empty().ids[0], 0
+    return x, ids, owners, m
+
+
+def latent_masks(data: RenderedSet) -> Tensor:
+    """[N, 4, 16, 16] half: coverage of each object and of the ground."""
+    cover = torch.cat([F.avg_pool2d(m.float(), 8) for m in data.masks.split(512)])
+    return torch.cat([cover, 1 - cover.sum(1, keepdim=True)], 1).half()
+
+
+def encode_text(model: open_clip.CLIP, ids: Tensor) -> Tensor:
+    """Last hidden states after the final norm [B, 77, D], as Stable Diffusion 1 conditions on them."""
+    x = model.token_embedding(ids) + model.positional_embedding
+    return model.ln_final(model.transformer(x, attn_mask=model.attn_mask))
+
+
+def _timesteps(rng: torch.Generator) -> Tensor:
+    """[B], uniform, but every third from 400 to 900: there kinds and places are decided."""
+    t = torch.randint(1000, (BATCH,), generator=rng)
+    t[::3] = torch.randint(400, 900, (len(t[::3]),), generator=rng)
+    return t
+
+
+def schedule() -> DDPMScheduler:
+    return DDPMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012)
+
+
+def train(
+    folder: Path,
+    data: RenderedSet,
+    latents: Tensor,
+    text: nn.Module,
+    steps: int,
+    device: torch.device,
+    initial: dict[str, Tensor] | None = None,
+    compiled: bool = False,
+) -> UNet2DConditionModel:
+    """Train to `steps`, or go on from the state in `folder`, else from `initial` weights."""
+    torch.manual_seed(0)
+    unet = UNet2DConditionModel(**UNET_CONFIG).to(device, memory_format=torch.channels_last)
+    if initial:
+        unet.load_state_dict(initial)
+    probe = CrossAttentionProbe()
+    unet.set_attn_processor(probe)
+    denoise = torch.compile(unet) if compiled else unet
+    optimizer = torch.optim.AdamW(unet.parameters(), lr=PEAK_RATE, betas=(0.9, 0.99), weight_decay=0.01)
+    average, start = Average(unet, 0.999), 0
+    if state := load_state(folder / "unet.pt"):
+        unet.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        average.state, start = state["average"], state["step"]
+    rng = random.Random(start)
+    noise_rng = torch.Generator().manual_seed(start)
+    masks = latent_masks(data)
+    alphas = schedule().alphas_cumprod.to(device)
+    log = Log("unet", every=50)
+    for step in range(start, steps):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(step / steps, PEAK_RATE)
+        x, ids, owners, m = (v.to(device) for v in _batch(latents, data, masks, rng))
+        t = _timesteps(noise_rng).to(device)
+        noise = torch.randn(x.shape, generator=noise_rng).to(device)
+        a = alphas[t].view(-1, 1, 1, 1)
+        noisy = (a.sqrt() * x + (1 - a).sqrt() * noise).contiguous(memory_format=torch.channels_last)
+        with torch.no_grad(), torch.autocast(device.type, torch.bfloat16):
+            context = encode_text(text, ids)
+        probe.maps.clear()
+        with torch.autocast(device.type, torch.bfloat16):
+            predicted = denoise(noisy, t, context).sample
+        velocity = a.sqrt() * noise - (1 - a).sqrt() * x
+        error = (predicted.float() - velocity).pow(2).mean()
+        grounding = grounding_loss(probe.maps, owners, m, (t < GROUNDING_BELOW).float())
+        loss = error + GROUNDING_WEIGHT * grounding
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(unet.parameters(), 1.0)
+        optimizer.step()
+        average.update(unet, step)
+        log.add(step + 1, steps, BATCH, mse=error.item(), grounding=grounding.item())
+        if (step + 1) % 200 == 0 or step + 1 == steps:
+            save_state(
+                folder / "unet.pt",
+                {
+                    "model": unet.state_dict(),
+                    "average": average.state,
+                    "optimizer": optimizer.state_dict(),
+                    "step": step + 1,
+                },
+            )
+    unet.load_state_dict(average.state)
+    return unet.eval()
