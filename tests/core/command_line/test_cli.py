@@ -7,198 +7,18 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
-from fakes import FakeBackbone
+from extractions import MARKED, scene
 from PIL import Image
-from safetensors.torch import load_file
 
-from ice_core.command_line import commands
 from ice_core.command_line.cli import main
-from ice_core.errors import IceError
 from ice_core.files.embeddings import load_concepts
 from ice_core.files.images import load_image, resize_mask, save_png
-from ice_core.localization.loop import LocalizationConfig
-from ice_core.model.sampling import SamplingConfig
 from ice_core.run import pipeline
-from ice_core.run.pipeline import Progress, extract, resume
-from ice_core.run.settings import ExtractionSettings
-from ice_core.training.config import TrainingConfig
 from ice_core.world.bundled import MODEL_FILE
-
-SETTINGS = ExtractionSettings(
-    TrainingConfig(axes=("color", "material"), steps=8, seed=3, snapshot_every=2, alignment_iterations=5),
-    LocalizationConfig(max_rounds=2),
-    SamplingConfig(steps=2),
-)
-
-
-@dataclass(frozen=True)
-class Named:
-    label: str
-
-
-class Names:
-    """A retriever that knows one word."""
-
-    def retrieve(self, image: torch.Tensor, used: tuple[str, ...] = ()) -> list[Named]:
-        return [] if used else [Named("ball")]
-
-
-def scene(height: int = 96, width: int = 160) -> tuple[torch.Tensor, list[torch.Tensor]]:
-    """A red and a blue square on grey, with their masks."""
-    image = torch.full((3, height, width), 128 / 255)
-    masks = torch.zeros(2, height, width, dtype=torch.bool)
-    masks[0, 16:64, 16:64] = True
-    masks[1, 40:88, 96:144] = True
-    image[:, masks[0]] = torch.tensor([[1.0], [0], [0]])
-    image[:, masks[1]] = torch.tensor([[0.0], [0], [1]])
-    return image, list(masks)
-
-
-def run(out: Path, listener: pipeline.Listener | None = None) -> None:
-    image, masks = scene()
-    extract(FakeBackbone(), None, image, out, SETTINGS, ["ball", "ball"], masks, "squares", listener=listener)
-
-
-@pytest.fixture
-def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with a picture and masks, and fakes in place of the models."""
-    image, masks = scene()
-    save_png(image, tmp_path / "squares.png")
-    for name, mask in zip(("one", "two"), masks, strict=True):
-        save_png(mask, tmp_path / f"{name}.png")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(commands, "_backbone", lambda *_: FakeBackbone())
-    monkeypatch.setattr(commands, "_retriever", lambda *_: (Names(), ["named by a fake"]))
-    return tmp_path
-
-
-MARKED = ["extract", "squares.png", "--labels", "ball,cube", "--masks", "one.png", "two.png", "--steps", "4"]
-
-
-def test_an_extraction_writes_everything_and_the_report_says_where(tmp_path: Path) -> None:
-    seen: list[Progress] = []
-    run(tmp_path / "out", seen.append)
-    report = json.loads((tmp_path / "out" / "report.json").read_text())
-    assert [c["key"] for c in report["concepts"]] == ["ball", "ball-2"]
-    first = report["concepts"][0]
-    assert (first["label"], first["score"]) == ("ball", 1)
-    left, top, right, bottom = first["box"]
-    assert abs(left - 16) + abs(top - 16) + abs(right - 64) + abs(bottom - 64) <= 8
-    assert first["area"] == pytest.approx(48 * 48, rel=0.1)
-    assert first["prompts"]["color"] == "a {ball.color} color"
-    assert report["image_size"] == [160, 96]
-    assert report["working_size"] == [80, 48]
-    assert set(report["seconds"]) == {"localization", "training", "pictures", "writing"}
-    assert report["peak_memory_mib"] is None or report["peak_memory_mib"] > 50
-    assert report["settings"]["training"]["steps"] == 8
-    named = [*report["pictures"].values()]
-    for concept in report["concepts"]:
-        named += [concept["mask"], concept["row"], *concept["embeddings"].values()]
-    assert len(named) == 4 + 2 * (2 + 4)
-    for name in named:
-        assert (tmp_path / "out" / name).stat().st_size > 50, name
-    assert not list(tmp_path.rglob("*.part"))
-    with Image.open(tmp_path / "out" / "masks" / "ball.png") as mask:
-        assert mask.size == (160, 96)
-    stages = list(dict.fromkeys(p.stage for p in seen))
-    assert stages == ["finding objects", "learning tokens", "drawing pictures", "writing files"]
-    assert max(p.done for p in seen if p.stage == "learning tokens") == 8
-
-
-def test_a_run_repeats_to_the_bit_under_a_seed(tmp_path: Path) -> None:
-    run(tmp_path / "a")
-    run(tmp_path / "b")
-    for path in sorted((tmp_path / "a" / "embeddings").iterdir()):
-        twin = tmp_path / "b" / "embeddings" / path.name
-        assert torch.equal(load_file(path)["emb_params"], load_file(twin)["emb_params"])
-    assert (tmp_path / "a" / "rows" / "ball.png").read_bytes() == (
-        tmp_path / "b" / "rows" / "ball.png"
-    ).read_bytes()
-
-
-@pytest.mark.parametrize("step", [3, 6])
-def test_an_interrupted_run_goes_on_to_the_same_numbers(tmp_path: Path, step: int) -> None:
-    run(tmp_path / "whole")
-
-    def stop(progress: Progress) -> None:
-        if progress.stage == "learning tokens" and progress.done == step:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        run(tmp_path / "cut", stop)
-    assert not (tmp_path / "cut" / "report.json").exists()
-    so_far = load_concepts(tmp_path / "cut")
-    assert so_far.steps == step - step % 2 if step % 2 else step - 2
-    assert list(so_far.concepts[0].intrinsics) == ["color", "material"]
-    resume(FakeBackbone(), tmp_path / "cut")
-    whole, cut = load_concepts(tmp_path / "whole"), load_concepts(tmp_path / "cut")
-    assert cut.steps == 8
-    for name, token in whole.tokens.items():
-        assert torch.equal(token.rows["clip_l"], cut.tokens[name].rows["clip_l"]), name
-    histories = [json.loads((tmp_path / n / "history.json").read_text())["losses"] for n in ("whole", "cut")]
-    assert histories[0] == histories[1]
-    rows = [(tmp_path / n / "rows" / "ball.png").read_bytes() for n in ("whole", "cut")]
-    assert rows[0] == rows[1]
-
-
-def test_an_interruption_while_pictures_are_drawn_keeps_the_training(tmp_path: Path) -> None:
-    def stop(progress: Progress) -> None:
-        if progress.stage == "drawing pictures":
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        run(tmp_path / "cut", stop)
-    assert load_concepts(tmp_path / "cut").steps == 8
-    seen: list[Progress] = []
-    resume(FakeBackbone(), tmp_path / "cut", seen.append)
-    assert "learning tokens" not in {p.stage for p in seen}
-    assert (tmp_path / "cut" / "sheet.png").exists()
-
-
-def test_nothing_is_written_before_objects_are_found(tmp_path: Path) -> None:
-    class Nothing:
-        def retrieve(self, image: torch.Tensor, used: tuple[str, ...] = ()) -> list[Named]:
-            return []
-
-    with pytest.raises(IceError, match="no object was found"):
-        extract(FakeBackbone(), Nothing(), scene()[0], tmp_path / "out", SETTINGS)
-    assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize("labels", [["../evil", "b"], ["a,b", "c"], ["", "b"]])
-def test_labels_that_leave_the_folder_are_refused_before_any_work(tmp_path: Path, labels: list[str]) -> None:
-    image, masks = scene()
-    with pytest.raises(IceError):
-        extract(FakeBackbone(), None, image, tmp_path / "out", SETTINGS, labels, masks)
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_run_is_not_overwritten_and_not_resumed_with_another_model(tmp_path: Path) -> None:
-    run(tmp_path / "out")
-    with pytest.raises(IceError, match="holds a run already"):
-        run(tmp_path / "out")
-    other = FakeBackbone()
-    other.fingerprint = "0" * 64
-    with pytest.raises(IceError, match="started with fake"):
-        resume(other, tmp_path / "out")
-    with pytest.raises(IceError, match="no run to resume"):
-        resume(FakeBackbone(), tmp_path / "absent")
-    (tmp_path / "out" / "run.json").write_text('{"title": "cut')
-    with pytest.raises(IceError, match="cannot be resumed"):
-        resume(FakeBackbone(), tmp_path / "out")
-
-
-def test_the_settings_survive_a_file(tmp_path: Path) -> None:
-    from dataclasses import asdict
-
-    assert ExtractionSettings.from_plain(json.loads(json.dumps(asdict(SETTINGS)))) == SETTINGS
-    with pytest.raises(IceError, match="another version"):
-        ExtractionSettings.from_plain({"training": {"stpes": 3}})
 
 
 def test_extract_with_masks_says_where_the_sheet_is(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -379,3 +199,24 @@ def test_the_demo_runs_end_to_end_on_the_bundled_model(
     prompt = f"a photo of {{{key}.object}} {{{key}.color}}"
     assert main(["compose", prompt, "--concepts", str(tmp_path / "demo"), "--out", str(target)]) == 0
     assert load_image(target).shape == (3, 128, 128)
+
+
+def test_the_command_line_refines_and_composes(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*MARKED, "--out", "out", "--refine", "4"]) == 0
+    out, err = capsys.readouterr()
+    assert f"LoRA:          {files / 'out' / 'lora.safetensors'}" in out
+    assert "refining weights 4/4" in err
+    command = ["compose", "a {ball.object}", "--concepts", "out", "--seed", "3"]
+    assert main([*command, "--out", "plain.png"]) == 0
+    assert main([*command, "--out", "refined.png", "--lora", "out/lora.safetensors"]) == 0
+    assert (files / "plain.png").read_bytes() != (files / "refined.png").read_bytes()
+    with Image.open(files / "refined.png") as picture:
+        assert picture.info["lora"] == "lora.safetensors"
+    capsys.readouterr()
+    for arguments, message in (
+        ([*command, "--lora", "absent.safetensors"], "there is no file absent.safetensors"),
+        ([*command, "--lora", "out/embeddings/ball_color.safetensors"], "only LoRAs of the U-Net"),
+        (["extract", "--resume", "out", "--refine", "5"], "leave out: refine"),
+    ):
+        assert main(arguments) == 2
+        assert message in capsys.readouterr().err

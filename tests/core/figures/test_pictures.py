@@ -121,3 +121,10 @@ def test_the_running_mean_is_centred_and_skips_what_is_no_number() -> None:
     assert running_mean([1, 2, 3, 4], 3) == [1.5, 2, 3, 3.5]
     assert running_mean([math.nan, 2, 4], 3) == [2, 3, 3]
     assert math.isnan(running_mean([math.nan], 3)[0])
+
+
+def test_the_loss_plot_marks_refinement() -> None:
+    losses = {"denoising": [1.0, 0.5, 0.4, 0.3, 0.2, 0.1], "prior": [float("nan")] * 4 + [0.5, 0.4]}
+    plain, marked = loss_plot(losses, 2), loss_plot(losses, 2, refinement=4)
+    assert plain.size == marked.size
+    assert plain.tobytes() != marked.tobytes()

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 from fakes import FakeBackbone
+from loras import predict, random_lora
 from safetensors.torch import load_file, save_file
-from test_lora import predict, random_lora
 from tiny_checkpoint import tiny
 from torch import Tensor
 

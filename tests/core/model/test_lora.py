@@ -8,35 +8,21 @@ from pathlib import Path
 import pytest
 import torch
 from fakes import FakeBackbone
+from loras import TIMES, predict, random_lora
 from tiny_checkpoint import tiny
 from torch import Tensor
 
 from ice_core.errors import IceError
 from ice_core.model.attention import AttentionRecorder
-from ice_core.model.backbone import Backbone, Prompt
+from ice_core.model.backbone import Prompt
 from ice_core.model.lora import Lora, kohya_name
 from ice_core.model.sampling import SamplingConfig, sample
 from ice_core.standalone import StandaloneBackbone, load_checkpoint
-
-TIMES = torch.tensor([100, 700])
 
 
 @pytest.fixture(scope="module")
 def backbone(tmp_path_factory: pytest.TempPathFactory) -> StandaloneBackbone:
     return load_checkpoint(tiny(like_sd1=False).write(tmp_path_factory.mktemp("model") / "tiny.safetensors"))
-
-
-def random_lora(backbone: Backbone, rank: int = 3, alpha: float = 1.5) -> Lora:
-    """A LoRA whose every layer changes something."""
-    rng = torch.Generator().manual_seed(1)
-    lora = Lora.initial(backbone.lora_targets, rank, rng, alpha)
-    return dataclasses.replace(lora, up={k: torch.randn(v.shape, generator=rng) for k, v in lora.up.items()})
-
-
-def predict(backbone: Backbone, lora: Lora | None, recorder: AttentionRecorder | None = None) -> Tensor:
-    noisy = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
-    text = backbone.encode_prompts([Prompt(("a red ball",)), Prompt(("sand",))])
-    return backbone.predict(noisy, TIMES, text, recorder, lora)
 
 
 def hooks(backbone: StandaloneBackbone) -> int:

@@ -4,30 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import gc
-import json
 from pathlib import Path
 
 import pytest
 import torch
 from fakes import FakeBackbone
-from PIL import Image
+from loras import same
 from safetensors.torch import load_file, save_file
-from test_cli import MARKED, SETTINGS, files  # noqa: F401
-from test_cli import scene as squares
-from test_training import Breaking, scene
 from torch import Tensor
+from training_runs import Breaking, scene
 
-from ice_core.command_line.cli import main
 from ice_core.concepts import LearnedConcept, LearnedConcepts
 from ice_core.errors import IceError
-from ice_core.figures.plots import loss_plot
-from ice_core.files.embeddings import load_concepts
-from ice_core.files.lora import load_lora, lora_header
 from ice_core.model.attention import AttentionRecorder
 from ice_core.model.backbone import Prompt, TextFeatures, Token
 from ice_core.model.lora import Lora
-from ice_core.run.pipeline import Listener, Progress, extract, resume
-from ice_core.run.settings import ExtractionSettings
 from ice_core.training import (
     Finished,
     PriorDrawn,
@@ -62,12 +53,6 @@ def run(
     events = list(refine(backbone or FakeBackbone(), scene(), learned, config, resume))
     assert isinstance(events[-1], Refined)
     return [event for event in events if isinstance(event, StepDone)], events[-1].lora
-
-
-def same(one: Lora, other: Lora) -> bool:
-    return all(
-        torch.equal(one.down[k], other.down[k]) and torch.equal(one.up[k], other.up[k]) for k in one.down
-    )
 
 
 def state_after(learned: LearnedConcepts, step: int) -> RefinementState:
@@ -322,100 +307,3 @@ def test_damaged_and_foreign_states_are_refused(learned: LearnedConcepts, tmp_pa
         save_file(content, tmp_path / "damaged.safetensors", metadata)
         with pytest.raises(IceError, match=message):
             RefinementState.load(tmp_path / "damaged.safetensors")
-
-
-REFINED = dataclasses.replace(
-    SETTINGS, refinement=RefinementConfig(steps=6, prior_pictures=2, snapshot_every=2)
-)
-
-
-def extract_squares(
-    out: Path, listener: Listener | None = None, settings: ExtractionSettings = REFINED
-) -> None:
-    image, masks = squares()
-    extract(FakeBackbone(), None, image, out, settings, ["ball", "ball"], masks, "squares", listener=listener)
-
-
-def test_an_extraction_with_refinement_writes_a_lora_and_draws_with_it(tmp_path: Path) -> None:
-    seen: list[Progress] = []
-    extract_squares(tmp_path / "out", seen.append)
-    extract_squares(tmp_path / "plain", settings=SETTINGS)
-    reports = {n: json.loads((tmp_path / n / "report.json").read_text()) for n in ("out", "plain")}
-    assert (reports["out"]["lora"], reports["plain"]["lora"]) == ("lora.safetensors", None)
-    assert set(reports["out"]["seconds"]) - set(reports["plain"]["seconds"]) == {"refinement"}
-    assert reports["out"]["settings"]["refinement"]["steps"] == 6
-    header = lora_header(tmp_path / "out" / "lora.safetensors")
-    assert (header["ice.refinement_steps"], header["ice.lora_rank"]) == ("6", "4")
-    load_lora(tmp_path / "out" / "lora.safetensors").check(FakeBackbone().lora_targets, "fake")
-    assert not (tmp_path / "plain" / "lora.safetensors").exists()
-    tokens, plain = (load_concepts(tmp_path / n).tokens for n in ("out", "plain"))
-    assert all(torch.equal(tokens[k].rows["clip_l"], plain[k].rows["clip_l"]) for k in plain)
-    rows = [(tmp_path / n / "rows" / "ball.png").read_bytes() for n in ("out", "plain")]
-    assert rows[0] != rows[1]
-    stages = list(dict.fromkeys(p.stage for p in seen))
-    assert stages[1:5] == ["learning tokens", "drawing a prior", "refining weights", "drawing pictures"]
-    assert [(p.done, p.total) for p in seen if p.stage == "drawing a prior"] == [(1, 2), (2, 2)]
-    assert len(json.loads((tmp_path / "out" / "history.json").read_text())["losses"]) == 8 + 6
-
-
-@pytest.mark.parametrize("step", [1, 5])
-def test_an_interrupted_refinement_goes_on_to_the_same_numbers(tmp_path: Path, step: int) -> None:
-    extract_squares(tmp_path / "whole")
-
-    def stop(progress: Progress) -> None:
-        if progress.stage == "refining weights" and progress.done == step:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        extract_squares(tmp_path / "cut", stop)
-    assert load_concepts(tmp_path / "cut").steps == 8
-    kept = tmp_path / "cut" / "lora.safetensors"
-    assert kept.exists() == (step > 1)
-    if kept.exists():
-        assert lora_header(kept)["ice.refinement_steps"] == str(step - 1)
-    seen: list[Progress] = []
-    resume(FakeBackbone(), tmp_path / "cut", seen.append)
-    assert not {"learning tokens", "drawing a prior"} & {p.stage for p in seen}
-    assert same(*(load_lora(tmp_path / name / "lora.safetensors") for name in ("whole", "cut")))
-    rows = [(tmp_path / name / "rows" / "ball.png").read_bytes() for name in ("whole", "cut")]
-    assert rows[0] == rows[1]
-    histories = [json.loads((tmp_path / n / "history.json").read_text())["losses"] for n in ("whole", "cut")]
-    assert histories[0] == histories[1]
-    again: list[Progress] = []
-    resume(FakeBackbone(), tmp_path / "cut", again.append)
-    assert "refining weights" not in {p.stage for p in again}
-
-
-def test_settings_of_a_run_from_before_refinement_are_read() -> None:
-    plain = dataclasses.asdict(SETTINGS)
-    del plain["refinement"]
-    assert ExtractionSettings.from_plain(plain) == SETTINGS
-    assert ExtractionSettings.from_plain(json.loads(json.dumps(dataclasses.asdict(REFINED)))) == REFINED
-
-
-def test_the_command_line_refines_and_composes(files: Path, capsys: pytest.CaptureFixture[str]) -> None:  # noqa: F811
-    assert main([*MARKED, "--out", "out", "--refine", "4"]) == 0
-    out, err = capsys.readouterr()
-    assert f"LoRA:          {files / 'out' / 'lora.safetensors'}" in out
-    assert "refining weights 4/4" in err
-    command = ["compose", "a {ball.object}", "--concepts", "out", "--seed", "3"]
-    assert main([*command, "--out", "plain.png"]) == 0
-    assert main([*command, "--out", "refined.png", "--lora", "out/lora.safetensors"]) == 0
-    assert (files / "plain.png").read_bytes() != (files / "refined.png").read_bytes()
-    with Image.open(files / "refined.png") as picture:
-        assert picture.info["lora"] == "lora.safetensors"
-    capsys.readouterr()
-    for arguments, message in (
-        ([*command, "--lora", "absent.safetensors"], "there is no file absent.safetensors"),
-        ([*command, "--lora", "out/embeddings/ball_color.safetensors"], "only LoRAs of the U-Net"),
-        (["extract", "--resume", "out", "--refine", "5"], "leave out: refine"),
-    ):
-        assert main(arguments) == 2
-        assert message in capsys.readouterr().err
-
-
-def test_the_loss_plot_marks_refinement() -> None:
-    losses = {"denoising": [1.0, 0.5, 0.4, 0.3, 0.2, 0.1], "prior": [float("nan")] * 4 + [0.5, 0.4]}
-    plain, marked = loss_plot(losses, 2), loss_plot(losses, 2, refinement=4)
-    assert plain.size == marked.size
-    assert plain.tobytes() != marked.tobytes()

@@ -1,0 +1,145 @@
+"""The whole method on one picture: files, interruption, resuming; the model is a fake."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from extractions import SETTINGS, Named, scene
+from fakes import FakeBackbone
+from PIL import Image
+from safetensors.torch import load_file
+
+from ice_core.errors import IceError
+from ice_core.files.embeddings import load_concepts
+from ice_core.run import pipeline
+from ice_core.run.pipeline import Progress, extract, resume
+from ice_core.run.settings import ExtractionSettings
+
+
+def run(out: Path, listener: pipeline.Listener | None = None) -> None:
+    image, masks = scene()
+    extract(FakeBackbone(), None, image, out, SETTINGS, ["ball", "ball"], masks, "squares", listener=listener)
+
+
+def test_an_extraction_writes_everything_and_the_report_says_where(tmp_path: Path) -> None:
+    seen: list[Progress] = []
+    run(tmp_path / "out", seen.append)
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert [c["key"] for c in report["concepts"]] == ["ball", "ball-2"]
+    first = report["concepts"][0]
+    assert (first["label"], first["score"]) == ("ball", 1)
+    left, top, right, bottom = first["box"]
+    assert abs(left - 16) + abs(top - 16) + abs(right - 64) + abs(bottom - 64) <= 8
+    assert first["area"] == pytest.approx(48 * 48, rel=0.1)
+    assert first["prompts"]["color"] == "a {ball.color} color"
+    assert report["image_size"] == [160, 96]
+    assert report["working_size"] == [80, 48]
+    assert set(report["seconds"]) == {"localization", "training", "pictures", "writing"}
+    assert report["peak_memory_mib"] is None or report["peak_memory_mib"] > 50
+    assert report["settings"]["training"]["steps"] == 8
+    named = [*report["pictures"].values()]
+    for concept in report["concepts"]:
+        named += [concept["mask"], concept["row"], *concept["embeddings"].values()]
+    assert len(named) == 4 + 2 * (2 + 4)
+    for name in named:
+        assert (tmp_path / "out" / name).stat().st_size > 50, name
+    assert not list(tmp_path.rglob("*.part"))
+    with Image.open(tmp_path / "out" / "masks" / "ball.png") as mask:
+        assert mask.size == (160, 96)
+    stages = list(dict.fromkeys(p.stage for p in seen))
+    assert stages == ["finding objects", "learning tokens", "drawing pictures", "writing files"]
+    assert max(p.done for p in seen if p.stage == "learning tokens") == 8
+
+
+def test_a_run_repeats_to_the_bit_under_a_seed(tmp_path: Path) -> None:
+    run(tmp_path / "a")
+    run(tmp_path / "b")
+    for path in sorted((tmp_path / "a" / "embeddings").iterdir()):
+        twin = tmp_path / "b" / "embeddings" / path.name
+        assert torch.equal(load_file(path)["emb_params"], load_file(twin)["emb_params"])
+    assert (tmp_path / "a" / "rows" / "ball.png").read_bytes() == (
+        tmp_path / "b" / "rows" / "ball.png"
+    ).read_bytes()
+
+
+@pytest.mark.parametrize("step", [3, 6])
+def test_an_interrupted_run_goes_on_to_the_same_numbers(tmp_path: Path, step: int) -> None:
+    run(tmp_path / "whole")
+
+    def stop(progress: Progress) -> None:
+        if progress.stage == "learning tokens" and progress.done == step:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "cut", stop)
+    assert not (tmp_path / "cut" / "report.json").exists()
+    so_far = load_concepts(tmp_path / "cut")
+    assert so_far.steps == step - step % 2 if step % 2 else step - 2
+    assert list(so_far.concepts[0].intrinsics) == ["color", "material"]
+    resume(FakeBackbone(), tmp_path / "cut")
+    whole, cut = load_concepts(tmp_path / "whole"), load_concepts(tmp_path / "cut")
+    assert cut.steps == 8
+    for name, token in whole.tokens.items():
+        assert torch.equal(token.rows["clip_l"], cut.tokens[name].rows["clip_l"]), name
+    histories = [json.loads((tmp_path / n / "history.json").read_text())["losses"] for n in ("whole", "cut")]
+    assert histories[0] == histories[1]
+    rows = [(tmp_path / n / "rows" / "ball.png").read_bytes() for n in ("whole", "cut")]
+    assert rows[0] == rows[1]
+
+
+def test_an_interruption_while_pictures_are_drawn_keeps_the_training(tmp_path: Path) -> None:
+    def stop(progress: Progress) -> None:
+        if progress.stage == "drawing pictures":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "cut", stop)
+    assert load_concepts(tmp_path / "cut").steps == 8
+    seen: list[Progress] = []
+    resume(FakeBackbone(), tmp_path / "cut", seen.append)
+    assert "learning tokens" not in {p.stage for p in seen}
+    assert (tmp_path / "cut" / "sheet.png").exists()
+
+
+def test_nothing_is_written_before_objects_are_found(tmp_path: Path) -> None:
+    class Nothing:
+        def retrieve(self, image: torch.Tensor, used: tuple[str, ...] = ()) -> list[Named]:
+            return []
+
+    with pytest.raises(IceError, match="no object was found"):
+        extract(FakeBackbone(), Nothing(), scene()[0], tmp_path / "out", SETTINGS)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("labels", [["../evil", "b"], ["a,b", "c"], ["", "b"]])
+def test_labels_that_leave_the_folder_are_refused_before_any_work(tmp_path: Path, labels: list[str]) -> None:
+    image, masks = scene()
+    with pytest.raises(IceError):
+        extract(FakeBackbone(), None, image, tmp_path / "out", SETTINGS, labels, masks)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_is_not_overwritten_and_not_resumed_with_another_model(tmp_path: Path) -> None:
+    run(tmp_path / "out")
+    with pytest.raises(IceError, match="holds a run already"):
+        run(tmp_path / "out")
+    other = FakeBackbone()
+    other.fingerprint = "0" * 64
+    with pytest.raises(IceError, match="started with fake"):
+        resume(other, tmp_path / "out")
+    with pytest.raises(IceError, match="no run to resume"):
+        resume(FakeBackbone(), tmp_path / "absent")
+    (tmp_path / "out" / "run.json").write_text('{"title": "cut')
+    with pytest.raises(IceError, match="cannot be resumed"):
+        resume(FakeBackbone(), tmp_path / "out")
+
+
+def test_the_settings_survive_a_file(tmp_path: Path) -> None:
+    from dataclasses import asdict
+
+    assert ExtractionSettings.from_plain(json.loads(json.dumps(asdict(SETTINGS)))) == SETTINGS
+    with pytest.raises(IceError, match="another version"):
+        ExtractionSettings.from_plain({"training": {"stpes": 3}})
