@@ -1,44 +1,30 @@
-"""What a checkpoint is, read off the names and shapes of its weights."""
+"""What a model's parts are, read off the names and shapes of weights in the original ("LDM") layout."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from ice_core.errors import IceError
-from ice_core.standalone.ldm import LATENT_SCALE, TEXT_PREFIX, UNET_PREFIX, VAE_PREFIX
+from ice_core.standalone.kinds import SUPPORTED, Shapes
+from ice_core.standalone.ldm import LATENT_SCALE, UNET_PREFIX, VAE_PREFIX
 
-Shapes = Mapping[str, Sequence[int]]
-
-SUPPORTED = (
-    "supported are Stable Diffusion 1.x text-to-image checkpoints in one .safetensors file, with U-Net, "
-    "text encoder and VAE"
-)
 VOCABULARY = 49408
-_OLD_TEXT_PREFIX = "cond_stage_model.transformer."
-_FOREIGN = (
-    (r"lora_(up|down|A|B)\b|\.hada_|\.lokr_", "a LoRA"),
-    (r"^(emb_params|string_to_param|string_to_token|clip_[lgh]|<.+>)$", "a textual-inversion embedding"),
-    (r"^control_model\.|^controlnet_", "a ControlNet"),
-    (r"^conditioner\.embedders\.|diffusion_model\.label_emb\.", "a Stable Diffusion XL checkpoint"),
-    (r"(^|\.)double_blocks\.\d", "a Flux model"),
-    (r"(^|\.)joint_blocks\.\d", "a Stable Diffusion 3 model"),
-    (r"^cond_stage_model\.model\.", "a Stable Diffusion 2.x checkpoint"),
-    (r"^(unet\.)?(down_blocks|up_blocks)\.\d", "a U-Net in diffusers' layout"),
-)
-_TASKS = {8: "an instruction-editing (8-channel)", 9: "an inpainting (9-channel)"}
+"""Tokens that CLIP's tokenizer makes."""
 
 
 @dataclass(frozen=True)
 class Architecture:
     """Keyword arguments for UNet2DConditionModel, the autoencoder and CLIPTextConfig, and facts around them.
 
-    vae_kind: "kl" for AutoencoderKL, "tiny" for AutoencoderTiny; factor: pixels per latent cell, per side;
-    text_prefix: where the text encoder's keys start in the file; native_size: side in pixels.
+    family: the model-spec name ("stable-diffusion-v1"); vae_kind: "kl" for AutoencoderKL, "tiny" for
+    AutoencoderTiny; factor: pixels per latent cell, per side; text_prefix: where the text encoder's keys
+    start in the file; native_size: side in pixels.
     """
 
+    family: str
     unet: Mapping[str, Any]
     vae_kind: Literal["kl", "tiny"]
     vae: Mapping[str, Any]
@@ -54,64 +40,8 @@ class Architecture:
         return int(self.factor * 2 ** (len(self.unet["block_out_channels"]) - 1))
 
 
-def infer(shapes: Shapes, metadata: Mapping[str, str]) -> Architecture:
-    """The architecture of a checkpoint in the original layout.
-
-    Head counts do not show in shapes: 8 in the U-Net and width / 64 in the text encoder as in Stable
-    Diffusion 1, unless the metadata's `ice.unet_heads` and `ice.text_heads` say otherwise; `ice.prediction`
-    ("epsilon") and `ice.native_size` (512) likewise. Raises IceError for any other kind of file.
-    """
-    if found := _foreign(shapes):
-        raise IceError(f"this file is {found}; {SUPPORTED}")
-    text_prefix = TEXT_PREFIX if any(k.startswith(TEXT_PREFIX) for k in shapes) else _OLD_TEXT_PREFIX
-    parts = {"U-Net": UNET_PREFIX, "VAE": VAE_PREFIX, "text encoder": text_prefix}
-    absent = [part for part, prefix in parts.items() if not any(k.startswith(prefix) for k in shapes)]
-    if absent:
-        raise IceError(f"this file has no {' and no '.join(absent)}; {SUPPORTED}")
-    prediction = metadata.get("ice.prediction", "epsilon")
-    if prediction not in ("epsilon", "v_prediction"):
-        raise IceError(f"the metadata says ice.prediction={prediction!r}; it must be epsilon or v_prediction")
-    try:
-        unet = _unet(shapes, _whole(metadata, "ice.unet_heads", 8))
-        tiny = VAE_PREFIX + "taesd_decoder.1.weight" in shapes
-        vae, text = _tiny_vae(shapes) if tiny else _vae(shapes), _text(shapes, text_prefix, metadata)
-    except KeyError as error:
-        raise IceError(
-            f"this file lacks the weight {error.args[0]}, so it is cut short or of another kind; {SUPPORTED}"
-        ) from None
-    if unet["cross_attention_dim"] != text["hidden_size"]:
-        what = "a Stable Diffusion 2.x U-Net" if unet["cross_attention_dim"] == 1024 else "a mixed checkpoint"
-        raise IceError(
-            f"this file is {what}: the U-Net takes text {unet['cross_attention_dim']} wide, the text "
-            f"encoder gives {text['hidden_size']}; {SUPPORTED}"
-        )
-    if vae["latent_channels"] != unet["in_channels"]:
-        task = _TASKS.get(unet["in_channels"], f"a {unet['in_channels']}-channel")
-        raise IceError(f"this file is {task} model; {SUPPORTED}")
-    return Architecture(
-        unet=unet,
-        vae_kind="tiny" if tiny else "kl",
-        vae=vae,
-        factor=8 if tiny else 2 ** (len(vae["block_out_channels"]) - 1),
-        text=text,
-        text_prefix=text_prefix,
-        prediction=cast(Literal["epsilon", "v_prediction"], prediction),
-        native_size=_whole(metadata, "ice.native_size", 512),
-    )
-
-
-def _foreign(shapes: Shapes) -> str | None:
-    context = shapes.get(UNET_PREFIX + "middle_block.1.transformer_blocks.0.attn2.to_k.weight", (0, 0))[1]
-    if context == 1024:
-        return "a Stable Diffusion 2.x checkpoint (text context 1024 wide)"
-    for pattern, what in _FOREIGN:
-        for key in shapes:
-            if re.search(pattern, key):
-                return f"{what} (it has {key})"
-    return None
-
-
-def _whole(metadata: Mapping[str, str], key: str, default: int) -> int:
+def positive(metadata: Mapping[str, str], key: str, default: int) -> int:
+    """A whole number above 0 of a file's metadata. Raises IceError for anything else."""
     value = metadata.get(key, str(default))
     if not value.isdecimal() or int(value) < 1:
         raise IceError(f"the metadata says {key}={value!r}; it must be a whole number above 0")
@@ -124,7 +54,12 @@ def _count(shapes: Shapes, pattern: str) -> int:
     return len({m[1] for key in shapes if (m := found.match(key))})
 
 
-def _unet(shapes: Shapes, heads: int) -> dict[str, Any]:
+def unet_config(shapes: Shapes, heads: int) -> dict[str, Any]:
+    """Arguments for UNet2DConditionModel; head counts do not show in shapes.
+
+    Raises IceError for a U-Net of another build, KeyError where a weight that tells a size is missing; so
+    do the functions below.
+    """
     blocks = re.escape(UNET_PREFIX)
     channels: list[int] = [0]
     layers: list[int] = [0]
@@ -167,7 +102,8 @@ def _unet(shapes: Shapes, heads: int) -> dict[str, Any]:
     }
 
 
-def _vae(shapes: Shapes) -> dict[str, Any]:
+def vae_config(shapes: Shapes) -> dict[str, Any]:
+    """Arguments for AutoencoderKL."""
     down = VAE_PREFIX + "encoder.down."
     levels = _count(shapes, re.escape(down) + r"(\d+)\.block\.")
     return {
@@ -182,16 +118,21 @@ def _vae(shapes: Shapes) -> dict[str, Any]:
     }
 
 
-def _tiny_vae(shapes: Shapes) -> dict[str, Any]:
-    """TAESD comes in one size; hosts know no other."""
+def tiny_vae_config(shapes: Shapes) -> dict[str, Any]:
+    """Arguments for AutoencoderTiny (TAESD), which comes in one size; hosts know no other."""
     return {"latent_channels": shapes[VAE_PREFIX + "taesd_decoder.1.weight"][1]}
 
 
-def _text(shapes: Shapes, prefix: str, metadata: Mapping[str, str]) -> dict[str, Any]:
+def clip_text_config(shapes: Shapes, prefix: str, metadata: Mapping[str, str]) -> dict[str, Any]:
+    """Arguments for CLIPTextConfig of the encoder whose keys start with `prefix`.
+
+    It has width / 64 heads as all published CLIP models, unless the metadata's `ice.text_heads` says
+    otherwise.
+    """
     vocabulary, width = shapes[prefix + "embeddings.token_embedding.weight"]
     if vocabulary < VOCABULARY:
         raise IceError(f"this file's text encoder knows {vocabulary} tokens, not {VOCABULARY}; {SUPPORTED}")
-    heads = _whole(metadata, "ice.text_heads", max(width // 64, 1))
+    heads = positive(metadata, "ice.text_heads", max(width // 64, 1))
     if width % heads:
         raise IceError(f"the metadata says ice.text_heads={heads}, which does not divide the width {width}")
     return {

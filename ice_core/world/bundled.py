@@ -41,7 +41,7 @@ def load_bundled_towers(backbone: StandaloneBackbone | None = None, device: str 
     from ice_core.localization.retrieval.towers import OpenClipTowers
     from ice_core.standalone.ldm import text_state_to_open_clip
 
-    text = _text_state(require_weights(MODEL_FILE)) if backbone is None else backbone.text_state()
+    text = _text_state(require_weights(MODEL_FILE)) if backbone is None else backbone.text.state()
     state = load_file(require_weights(CLIP_FILE)) | text_state_to_open_clip(text)
     model = open_clip.CLIP(**CLIP_CONFIG)
     model.load_state_dict({k: v.float() for k, v in state.items()})

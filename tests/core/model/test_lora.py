@@ -146,7 +146,7 @@ def test_matrices_that_do_not_belong_together_are_refused(
 def test_a_file_of_a_model_in_half_precision_takes_it_too(tmp_path: Path) -> None:
     backbone = load_checkpoint(tiny(like_sd1=False).write(tmp_path / "tiny.safetensors"))
     backbone.unet.to(torch.bfloat16)
-    backbone.text_encoder.to(torch.bfloat16)
+    backbone.text.module.to(torch.bfloat16)
     adapted = predict(backbone, random_lora(backbone))
     assert adapted.dtype == torch.bfloat16
     assert not torch.equal(adapted, predict(backbone, None))

@@ -13,8 +13,8 @@ from torch import Tensor
 from ice_core.errors import IceError
 from ice_core.model.backbone import Prompt, Token
 from ice_core.standalone import StandaloneBackbone, load_checkpoint
-from ice_core.standalone.architecture import infer
 from ice_core.standalone.ldm import to_original_layout
+from ice_core.standalone.stable_diffusion_1 import infer
 from ice_core.standalone.tokenizer import piece_ids
 from ice_core.world.architecture import METADATA, UNET_CONFIG, VAE_CONFIG
 
@@ -40,12 +40,12 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> StandaloneBackbone:
 
 
 def weights(backbone: StandaloneBackbone) -> dict[str, Tensor]:
-    modules = {"unet": backbone.unet, "vae": backbone.vae, "text": backbone.text_encoder}
+    modules = {"unet": backbone.unet, "vae": backbone.vae, "text": backbone.text.module}
     return {f"{n}.{k}": v.clone() for n, m in modules.items() for k, v in m.state_dict().items()}
 
 
 def test_every_weight_is_loaded(model: Tiny, backbone: StandaloneBackbone) -> None:
-    pairs = ((backbone.unet, model.unet), (backbone.vae, model.vae), (backbone.text_encoder, model.text))
+    pairs = ((backbone.unet, model.unet), (backbone.vae, model.vae), (backbone.text.module, model.text))
     for loaded, source in pairs:
         ours, theirs = loaded.state_dict(), source.state_dict()
         assert ours.keys() == theirs.keys()
@@ -131,7 +131,7 @@ def test_the_fingerprint_is_the_files_hash(path: Path, backbone: StandaloneBackb
 
 
 def test_the_text_tower_can_be_taken_out(model: Tiny, backbone: StandaloneBackbone) -> None:
-    state = backbone.text_state()
+    state = backbone.text.state()
     assert state.keys() == model.text_state.keys()
     assert all(torch.equal(state[k], v) for k, v in model.text_state.items())
 
@@ -168,7 +168,7 @@ def test_gradients_reach_the_token_and_leave_the_weights_alone(small: Standalone
     after = weights(small)
     assert before.keys() == after.keys()
     assert all(torch.equal(before[k], after[k]) for k in before)
-    assert not any(p.requires_grad or p.grad is not None for p in small.text_encoder.parameters())
+    assert not any(p.requires_grad or p.grad is not None for p in small.text.module.parameters())
 
 
 def test_an_error_in_the_text_encoder_leaves_no_trace(
@@ -176,7 +176,7 @@ def test_an_error_in_the_text_encoder_leaves_no_trace(
 ) -> None:
     before, prompt = weights(small), Prompt(("ball",))
     features = small.encode_prompts([prompt])
-    layer = next(m for n, m in small.text_encoder.named_modules() if n.endswith("final_layer_norm"))
+    layer = next(m for n, m in small.text.module.named_modules() if n.endswith("final_layer_norm"))
     with monkeypatch.context() as patch:
         patch.setattr(layer, "forward", lambda x: 1 / 0)
         with pytest.raises(ZeroDivisionError):

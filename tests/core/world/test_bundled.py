@@ -32,7 +32,7 @@ def test_checkpoint_says_what_it_is(backbone):
 def test_text_features_equal_open_clips_own_tower(backbone):
     """The U-Net was trained on open_clip's hidden states; the loader runs them through transformers."""
     tower = open_clip.CLIP(**CLIP_CONFIG).eval()
-    tower.load_state_dict(text_state_to_open_clip(backbone.text_state()), strict=False)
+    tower.load_state_dict(text_state_to_open_clip(backbone.text.state()), strict=False)
     text = "a photo of a red metal ball on grass"
     ids = torch.full((1, 77), 49407)
     pieces = [49406, *open_clip.SimpleTokenizer().encode(text), 49407]

@@ -1,0 +1,113 @@
+"""A checkpoint's file: its weights by name, and modules filled with them."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from ice_core.errors import IceError
+from ice_core.standalone.kinds import Shapes
+
+M = TypeVar("M", bound=nn.Module)
+
+
+@dataclass(frozen=True)
+class WeightFile:
+    """An opened file. tensors: by key, mapped from the file and not yet in memory; fingerprint: computes the
+    file's SHA-256, IceError when it was changed since."""
+
+    path: Path
+    tensors: Mapping[str, Tensor]
+    metadata: Mapping[str, str]
+    fingerprint: Callable[[], str]
+
+    @property
+    def shapes(self) -> Shapes:
+        return {key: tuple(value.shape) for key, value in self.tensors.items()}
+
+    def fill(self, module: M, names: Mapping[str, str], device: torch.device, dtype: torch.dtype) -> M:
+        """`module` on `device` with the file's weights; names: module key -> key in the file.
+
+        Raises IceError where a weight is missing or of another shape.
+        """
+        expected = module.state_dict()
+        if missing := sorted(name for name in names.values() if name not in self.tensors):
+            raise IceError(
+                f"{self.path.name} lacks {len(missing)} weights, first {missing[0]}: it is incomplete, or "
+                "of an unknown variant; download it again or use another checkpoint"
+            )
+        state = {}
+        for key, name in names.items():
+            value, shape = self.tensors[name], expected[key].shape
+            # A 1 x 1 convolution [C, D, 1, 1] and a linear layer [C, D] hold the same numbers.
+            alike = value.squeeze().shape == torch.Size(n for n in shape if n != 1)
+            if not alike or value.numel() != shape.numel():
+                raise IceError(
+                    f"{self.path.name}: {name} has shape {tuple(value.shape)}, expected {tuple(shape)}"
+                )
+            state[key] = value.reshape(shape).to(device, dtype)
+        module.load_state_dict(state, strict=True, assign=True)
+        return module.to(device)
+
+
+def open_weights(path: Path) -> WeightFile:
+    """The file at `path`: .safetensors, or an older pickle that runs no code.
+
+    Raises IceError for a file that is missing, damaged or of another kind.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise IceError(f"there is no model file at {path}; give the path of a .safetensors checkpoint")
+    if path.suffix.lower() == ".safetensors":
+        tensors, metadata = _read_safetensors(path)
+    elif path.suffix.lower() in (".ckpt", ".pt", ".pth"):
+        tensors, metadata = _read_pickle(path), {}
+    else:
+        raise IceError(f"{path.name} is no checkpoint by its name; give a .safetensors file")
+    stat = path.stat()
+    fingerprint = partial(_sha256, path.resolve(), stat.st_mtime_ns, stat.st_size)
+    return WeightFile(path, tensors, metadata, fingerprint)
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {k: file.get_tensor(k) for k in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
+        raise IceError(
+            f"{path} cannot be read ({error}): the file is damaged or cut short; download it again"
+        ) from error
+
+
+def _read_pickle(path: Path) -> dict[str, Tensor]:
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+        raise IceError(
+            f"{path} cannot be read without running code that is in it, or is damaged; "
+            f"get the same model as .safetensors"
+        ) from error
+    state = state.get("state_dict", state) if isinstance(state, dict) else {}
+    return {k: v for k, v in state.items() if isinstance(k, str) and isinstance(v, Tensor)}
+
+
+@cache
+def _sha256(path: Path, mtime_ns: int, size: int) -> str:
+    stat = path.stat()
+    if (stat.st_mtime_ns, stat.st_size) != (mtime_ns, size):
+        raise IceError(f"{path} was changed after it was loaded: load the model again")
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(2**22):
+            digest.update(block)
+    return digest.hexdigest()
