@@ -80,7 +80,7 @@ class ConceptComposer(io.ComfyNode):
     def execute(cls, clip: Any, prompt: str, **learned: LearnedConcepts | None) -> io.NodeOutput:
         from ice_core.composition import token_table
 
-        from .backbone import check_tokens, encode_conditioning
+        from .host.conditioning import check_tokens, encode_conditioning
 
         sources: dict[str, LearnedConcepts | Token] = {
             alias: learned[alias] for alias in ALIASES if learned.get(alias) is not None
@@ -88,7 +88,11 @@ class ConceptComposer(io.ComfyNode):
         if not prompt.strip():
             raise IceError('the prompt is empty: write for example "a photo of {ball.object}"')
         for source in sources.values():
-            check_tokens(clip, source)
+            if isinstance(source, Token):
+                check_tokens(clip, [source])
+            else:
+                origin = f"{source.architecture}, {source.base_name}"
+                check_tokens(clip, source.tokens.values(), origin)
         parsed = Prompt.parse(prompt, token_table(sources))
         return io.NodeOutput(encode_conditioning(clip, parsed), _written(parsed, sources))
 

@@ -25,7 +25,7 @@ _TEXT_CONFIG = {
 
 
 class DemoWorld(supported_models.SD15):
-    """Stable Diffusion 1 in small. What begins with `ice_` is read by nodes/backbone.py."""
+    """Stable Diffusion 1 in small. What begins with `ice_` is read by nodes/host/backbone.py."""
 
     unet_extra_config = {  # noqa: RUF012
         "num_heads": int(METADATA["ice.unet_heads"]),

@@ -17,6 +17,7 @@ from .types import FoundWords, Words, schema
 from .values import Progress, image_of, picture_of
 
 BUNDLED, OPEN_CLIP, CONNECTED = "bundled demo CLIP", "open_clip model", "connected CLIP_VISION"
+_REMEDY = f"use the source {OPEN_CLIP!r}"
 _TEXTS_AT_ONCE = 256
 
 
@@ -130,7 +131,9 @@ def _towers(source: str, open_clip_model: str, clip_vision: Any, clip: Any) -> A
             name for name, wire in (("clip_vision", clip_vision), ("clip", clip)) if wire is None
         )
         raise IceError(f"the source {CONNECTED!r} needs {missing}: connect it, or choose another source")
-    return ConnectedTowers(clip_vision, clip)
+    from .host.clip_vision import ConnectedTowers
+
+    return ConnectedTowers(clip_vision, clip, _REMEDY)
 
 
 @lru_cache(maxsize=1)
@@ -170,85 +173,3 @@ class Watched:
             parts.append(self._towers.encode_texts(texts[start : start + _TEXTS_AT_ONCE]))
         progress(len(texts))
         return torch.cat(parts)
-
-
-class ConnectedTowers:
-    """The host's CLIP_VISION with the text encoder of a checkpoint that was trained beside it.
-
-    ViT-H/14 goes with the encoder of SD 2.x, ViT-bigG/14 with the larger one of SDXL. Checkpoints of
-    SD 1.x left the projection into the common space behind. Raises IceError for other pairs.
-    """
-
-    _KEYS = ("h", "g")
-
-    def __init__(self, clip_vision: Any, clip: Any) -> None:
-        self._vision, self._clip = clip_vision, clip.clone()
-        remedy = f"use the source {OPEN_CLIP!r}"
-        module = clip.cond_stage_model
-        keys = [key for key in self._KEYS if hasattr(module, f"clip_{key}")]
-        if not keys:
-            there = ", ".join(sorted(clip.tokenize(""))) or "none"
-            raise IceError(
-                f"the connected CLIP (text encoders: {there}) has no projection into the space that it "
-                f"shares with CLIP_VISION; only SD 2.x and SDXL checkpoints have one: {remedy}"
-            )
-        self._key = keys[0]
-        self._encoder = getattr(module, f"clip_{self._key}")
-        size = int(clip_vision.image_size)
-        made = self.encode_images(torch.zeros(1, 3, size, size)).shape[1]
-        wanted = len(self._encoder.transformer.text_projection.weight)
-        if made != wanted:
-            raise IceError(
-                f"CLIP_VISION makes embeddings of {made} numbers, the text encoder clip_{self._key} of "
-                f"{wanted}: they do not belong together; load ViT-H/14 for SD 2.x or ViT-bigG/14 for SDXL, "
-                f"or {remedy}"
-            )
-
-    @property
-    def name(self) -> str:
-        return f"the connected CLIP (clip_{self._key})"
-
-    @property
-    def fingerprint(self) -> str:
-        """Of the text tower alone: what is cached are the embeddings of words."""
-        import hashlib
-
-        from ice_core.localization.retrieval.towers import weights_fingerprint
-
-        weights = weights_fingerprint(self._encoder.state_dict())
-        # LoRAs on the wire change the embeddings without changing the weights yet.
-        patches = self._clip.patcher.patches_uuid if self._clip.patcher.patches else ""
-        return hashlib.sha256(f"{weights}{patches}".encode()).hexdigest()
-
-    def encode_images(self, images: Tensor) -> Tensor:
-        from ice_core.concepts import unit
-
-        # Squeezed, not cropped: Stage One must see what lies near the border.
-        embedded = self._vision.encode_image(images.movedim(1, -1), crop=False)["image_embeds"]
-        if embedded is None:
-            raise IceError(f"the connected CLIP_VISION is no CLIP: use the source {OPEN_CLIP!r}")
-        return unit(embedded.detach()).cpu()
-
-    @torch.no_grad()
-    def encode_texts(self, texts: Sequence[str]) -> Tensor:
-        from ice_core.concepts import unit
-
-        clip = self._clip
-        clip.cond_stage_model.reset_clip_options()
-        try:
-            clip.load_model()
-            clip.cond_stage_model.set_clip_options(
-                {"execution_device": clip.patcher.load_device, "projected_pooled": True}
-            )
-            parts = [
-                unit(self._encoder.encode([self._ids(text) for text in texts[i : i + 64]])[1]).cpu()
-                for i in range(0, len(texts), 64)
-            ]
-        finally:
-            clip.cond_stage_model.reset_clip_options()
-        return torch.cat(parts)
-
-    def _ids(self, text: str) -> list[Any]:
-        """Padded ids of a text's first section; parentheses are no weights."""
-        escaped = text.replace("(", "\\(").replace(")", "\\)")
-        return [entry[0] for entry in self._clip.tokenize(escaped)[self._key][0]]

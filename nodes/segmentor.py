@@ -141,7 +141,7 @@ class AttentionSegmentor(io.ComfyNode):
         from ice_core.files.images import resize, working_size
         from ice_core.localization.loop import LocalizationConfig, concepts_from_labels, concepts_from_masks
 
-        from .backbone import ComfyBackbone
+        from .host.backbone import ComfyBackbone
 
         picture = picture_of(image)
         config = LocalizationConfig(max_rounds=max_rounds, min_area=min_area, unexplained=unexplained)

@@ -146,7 +146,8 @@ class IntrinsicTrainer(io.ComfyNode):
         from ice_core.training.config import TrainingConfig
         from ice_core.training.refinement_state import RefinementConfig
 
-        from .backbone import ComfyBackbone, gradients
+        from .host.backbone import ComfyBackbone
+        from .host.weights import gradients
         from .training_run import Job, run
 
         picture = picture_of(image)

@@ -34,8 +34,9 @@ module = importlib.util.module_from_spec(spec)
 sys.modules["ice_pack"] = module
 spec.loader.exec_module(module)
 
-from ice_pack.nodes.backbone import ComfyBackbone, gradients  # type: ignore[import-not-found] # noqa: E402
 from ice_pack.nodes.demo_model import load_demo_model  # type: ignore[import-not-found] # noqa: E402
+from ice_pack.nodes.host.backbone import ComfyBackbone  # type: ignore[import-not-found] # noqa: E402
+from ice_pack.nodes.host.weights import gradients  # type: ignore[import-not-found] # noqa: E402
 
 sys.path.insert(0, str(Path(pack) / "tests" / "host"))
 from backbone_questions import ask  # noqa: E402

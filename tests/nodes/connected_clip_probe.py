@@ -38,7 +38,7 @@ module = importlib.util.module_from_spec(spec)
 sys.modules["ice_pack"] = module
 spec.loader.exec_module(module)
 
-from ice_pack.nodes.retriever import ConnectedTowers  # type: ignore[import-not-found] # noqa: E402
+from ice_pack.nodes.host.clip_vision import ConnectedTowers  # type: ignore[import-not-found] # noqa: E402
 
 SMALL = {"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 2, "num_hidden_layers": 3}
 
@@ -69,7 +69,7 @@ def vision(width: int) -> Any:
 
 def complaint(*wires: Any) -> str:
     try:
-        ConnectedTowers(*wires)
+        ConnectedTowers(*wires, "use the source 'open_clip model'")
     except ValueError as error:
         return str(error)
     return ""
@@ -78,7 +78,7 @@ def complaint(*wires: Any) -> str:
 with torch.inference_mode():  # as the executor calls a node
     sd2 = text(sd2_clip.SD2Tokenizer, sd2_clip.SD2ClipModel, "clip_h")
     sd1 = text(sd1_clip.SD1Tokenizer, sd1_clip.SD1ClipModel, "clip_l")
-    towers = ConnectedTowers(vision(64), sd2)
+    towers = ConnectedTowers(vision(64), sd2, "")
     words = ["ball", "wine glass", "cube (large)"]
     together = towers.encode_texts(words)
     apart = torch.cat([towers.encode_texts([word]) for word in words])

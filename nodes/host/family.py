@@ -1,0 +1,95 @@
+"""What a model family must say to be used: which models are of it, what denoises and what reads the text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from ice_core.model.attention import AttentionRecorder
+from ice_core.model.backbone import Prompt, TextFeatures
+from ice_core.model.lora import Lora, LoraTarget
+
+ONLY = "ICE works with Stable Diffusion 1.x models for now: load such a checkpoint"
+
+
+class Denoiser(Protocol):
+    """The host's MODEL. Members without a docstring promise what those of Backbone do."""
+
+    @property
+    def patcher(self) -> Any:
+        """The host's ModelPatcher."""
+
+    @property
+    def text_width(self) -> int:
+        """How wide the text is that the model listens to."""
+
+    @property
+    def cells(self) -> int:
+        """Latent sides must be multiples of this many cells."""
+
+    @property
+    def channels(self) -> int: ...
+
+    @property
+    def prediction(self) -> Literal["epsilon", "v_prediction"]: ...
+
+    @property
+    def alphas_cumprod(self) -> Tensor: ...
+
+    @property
+    def device(self) -> torch.device: ...
+
+    @property
+    def lora_targets(self) -> Mapping[str, LoraTarget]: ...
+
+    def predict(
+        self,
+        noisy: Tensor,
+        timesteps: Tensor,
+        text: TextFeatures,
+        recorder: AttentionRecorder | None,
+        lora: Lora | None,
+        name: str,
+    ) -> Tensor:
+        """Backbone.predict; name: of the model, for people."""
+
+
+class Text(Protocol):
+    """The host's CLIP, which may hold several encoders that are read together."""
+
+    @property
+    def patcher(self) -> Any:
+        """The host's ModelPatcher."""
+
+    @property
+    def widths(self) -> Mapping[str, int]:
+        """Width of the embedding rows by encoder, for example {"clip_l": 768}."""
+
+    def word_rows(self, text: str) -> dict[str, Tensor]:
+        """Embedding rows {encoder: [n, D]} of a text's pieces."""
+
+    def encode(self, prompts: Sequence[Prompt], device: torch.device) -> TextFeatures:
+        """Features of the prompts; `extra` is what the host's `apply_model` takes by those names."""
+
+    def conditioning(self, prompt: Prompt) -> Any:
+        """The host's CONDITIONING of a prompt, as CLIP Text Encode makes it: weights such as (red:1.2) and
+        `embedding:` names in the text work, prompts of any length go on in further sections."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """architecture: the model-spec name; title: for people; native_size: side in pixels; tokens: keys of the
+    host's tokens by which a CLIP is known; recognises: whether a MODEL is of the family; denoiser and text:
+    made of a MODEL and a CLIP that are (IceError where they are of a kind that cannot be used)."""
+
+    architecture: str
+    title: str
+    native_size: int
+    tokens: frozenset[str]
+    recognises: Callable[[Any], bool]
+    denoiser: Callable[[Any], Denoiser]
+    text: Callable[[Any], Text]
