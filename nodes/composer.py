@@ -83,7 +83,7 @@ class ConceptComposer(io.ComfyNode):
         from .host.conditioning import check_tokens, encode_conditioning
 
         sources: dict[str, LearnedConcepts | Token] = {
-            alias: learned[alias] for alias in ALIASES if learned.get(alias) is not None
+            alias: given for alias in ALIASES if (given := learned.get(alias)) is not None
         }
         if not prompt.strip():
             raise IceError('the prompt is empty: write for example "a photo of {ball.object}"')

@@ -157,7 +157,8 @@ class IntrinsicTrainer(io.ComfyNode):
         kept_in = Path(folder_paths.get_output_directory()) / "ice" / "interrupted"
         with gradients():
             backbone: Any = Cancellable(ComfyBackbone(model, clip, vae))
-            size = working_size(*picture.shape[-2:], backbone.native_size, backbone.multiple)
+            height, width = picture.shape[-2:]
+            size = working_size(height, width, backbone.native_size, backbone.multiple)
             fitted = refit(concepts, picture, size)
             job = Job(backbone, picture, fitted, training, refinement, preview_every)
             result = run(job, kept_in, resume)

@@ -35,6 +35,6 @@ def schema(*, search_aliases: Sequence[str], shows_result: bool = False, **rest:
 
     shows_result: its picture stays on the node when its outputs come from the cache.
     """
-    newer = {"search_aliases": list(search_aliases), "has_intermediate_output": shows_result}
+    newer: dict[str, Any] = {"search_aliases": list(search_aliases), "has_intermediate_output": shows_result}
     known = {field.name for field in dataclasses.fields(io.Schema)}
     return io.Schema(category=CATEGORY, **{k: v for k, v in newer.items() if k in known}, **rest)
