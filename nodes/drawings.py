@@ -32,20 +32,3 @@ def word_chart(words: Sequence[Retrieved]) -> Image.Image:
         score = f"{word.similarity:.3f}"
         draw.text((left + length + 10, middle), score, fill=_GREY, font=font(15), anchor="lm")
     return canvas
-
-
-def captioned(pictures: Sequence[Image.Image], captions: Sequence[str], line: str) -> Image.Image:
-    """Pictures of one size side by side, each with its caption, and a line below all of them."""
-    from ice_core.figures.pictures import font
-
-    # Small pictures are enlarged, so that there is room to read what is written below them.
-    side = max(192, pictures[0].width)
-    scaled = [picture.resize((side, side * picture.height // picture.width)) for picture in pictures]
-    height, band = scaled[0].height, 26
-    canvas = Image.new("RGB", (side * len(scaled), height + 2 * band), _PAPER)
-    draw = ImageDraw.Draw(canvas)
-    for i, (picture, caption) in enumerate(zip(scaled, captions, strict=True)):
-        canvas.paste(picture, (side * i, 0))
-        draw.text((side * (i + 0.5), height + band / 2), caption, fill=_INK, font=font(15), anchor="mm")
-    draw.text((8, height + band * 1.5), line, fill=_GREY, font=font(13), anchor="lm")
-    return canvas

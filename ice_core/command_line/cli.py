@@ -120,6 +120,12 @@ def _add_run_options(parser: argparse.ArgumentParser, out: str) -> None:
         metavar="N",
         help="then refine the model for these tokens in N steps and save that as a LoRA (no refinement)",
     )
+    parser.add_argument(
+        "--preview-every",
+        type=_positive,
+        metavar="N",
+        help="draw the objects every N steps into OUT/previews (never)",
+    )
     parser.add_argument("--out", type=Path, metavar="DIR", help=f"output folder ({out}); counted up if taken")
     parser.add_argument("--resume", type=Path, metavar="DIR", help="go on with an interrupted run")
 

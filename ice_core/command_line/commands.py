@@ -9,8 +9,7 @@ import argparse
 import re
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from ice_core.concepts import LearnedConcepts
     from ice_core.localization.retrieval.retriever import Retriever
     from ice_core.model.backbone import Backbone, Token
-    from ice_core.run.pipeline import Listener
+    from ice_core.run.events import RunEvent
     from ice_core.run.report import Report
     from ice_core.run.settings import ExtractionSettings
 
@@ -52,12 +51,12 @@ def demo(arguments: argparse.Namespace) -> None:
     image = render([scene]).images[0]
     backbone = _backbone(None, "cpu")
     retriever = bundled_retriever(backbone)  # type: ignore[arg-type]
-    with _display(out) as listener:
-        report = pipeline.extract(
-            backbone, retriever, image, out, settings, title=f"the rendered scene {seed}",
-            source={"command": "demo"}, notes=[f"rendered: {objects} on {scene.ground}"], listener=listener,
-        )  # fmt: skip
-    _print_result(report, out)
+    events = pipeline.extract(
+        backbone, retriever, image, out, settings, title=f"the rendered scene {seed}",
+        source={"command": "demo"}, notes=[f"rendered: {objects} on {scene.ground}"],
+        preview_every=arguments.preview_every or 0,
+    )  # fmt: skip
+    _print_result(_follow(events, out), out)
 
 
 def extract(arguments: argparse.Namespace) -> None:
@@ -110,12 +109,12 @@ def extract(arguments: argparse.Namespace) -> None:
     for path, (image, notes), out in zip(images, pictures, outs, strict=True):
         if len(images) > 1:
             print(f"{path} -> {out}", flush=True)
-        with _display(out) as listener:
-            report = pipeline.extract(
-                backbone, retriever, image, out, settings, labels, loaded, title=path.name,
-                source={**source, "picture": str(path)}, notes=[*how, *notes, *mask_notes], listener=listener,
-            )  # fmt: skip
-        _print_result(report, out)
+        events = pipeline.extract(
+            backbone, retriever, image, out, settings, labels, loaded, title=path.name,
+            source={**source, "picture": str(path)}, notes=[*how, *notes, *mask_notes],
+            preview_every=arguments.preview_every or 0,
+        )  # fmt: skip
+        _print_result(_follow(events, out), out)
 
 
 def _resume(arguments: argparse.Namespace, fixed: Sequence[str]) -> None:
@@ -133,9 +132,7 @@ def _resume(arguments: argparse.Namespace, fixed: Sequence[str]) -> None:
     checkpoint = start.source.get("checkpoint")
     device = getattr(arguments, "device", "cpu")
     backbone = _backbone(Path(checkpoint) if checkpoint else None, device)
-    with _display(out) as listener:
-        report = pipeline.resume(backbone, out, listener)
-    _print_result(report, out)
+    _print_result(_follow(pipeline.resume(backbone, out, arguments.preview_every or 0), out), out)
 
 
 def compose(arguments: argparse.Namespace) -> None:
@@ -262,12 +259,27 @@ def _output_folder(wanted: Path, taken: Sequence[Path] = ()) -> Path:
     return out
 
 
-@contextmanager
-def _display(out: Path) -> Iterator[Listener]:
-    """Shows progress; an interruption comes out with what is left of the run and how to go on."""
+def _follow(events: Generator[RunEvent, None, Report], out: Path) -> Report:
+    """Run to the end, showing progress and saving previews.
+
+    An interruption comes out with what is left of the run and how to go on.
+    """
+    from ice_core.figures.previews import captioned
+    from ice_core.files.images import save_png, to_pil
+    from ice_core.run.events import Preview, Progress
+    from ice_core.run.pipeline import finish
+
     try:
-        with progress_display() as listener:
-            yield listener
+        with progress_display() as show:
+
+            def tell(event: RunEvent) -> None:
+                if isinstance(event, Progress):
+                    show(event)
+                elif isinstance(event, Preview):
+                    picture = captioned([to_pil(x) for x in event.pictures], event.keys, event.line)
+                    save_png(picture, out / "previews" / f"step-{event.step:05d}.png")
+
+            return finish(events, tell)
     except KeyboardInterrupt:
         if not (out / "run.json").exists():
             raise KeyboardInterrupt("nothing was written") from None

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
-    from ice_core.run.pipeline import Progress
+    from ice_core.run.events import Progress
 
 
 class ProgressLines:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
 from ice_core.localization.loop import LocalizationConfig
 from ice_core.model.sampling import SamplingConfig
+from ice_core.run.events import Progress, RunEvent
 from ice_core.run.settings import ExtractionSettings
 from ice_core.training.config import TrainingConfig
 
@@ -42,3 +44,13 @@ def scene(height: int = 96, width: int = 160) -> tuple[torch.Tensor, list[torch.
 
 
 MARKED = ["extract", "squares.png", "--labels", "ball,cube", "--masks", "one.png", "two.png", "--steps", "4"]
+
+
+def progress_to(listener: Callable[[Progress], None] | None) -> Callable[[RunEvent], None]:
+    """A listener of a run that is told of progress only."""
+
+    def tell(event: RunEvent) -> None:
+        if listener is not None and isinstance(event, Progress):
+            listener(event)
+
+    return tell

@@ -17,7 +17,7 @@ from PIL import Image
 from ice_core.command_line.cli import main
 from ice_core.files.embeddings import load_concepts
 from ice_core.files.images import load_image, resize_mask, save_png
-from ice_core.run import pipeline
+from ice_core.run import pipeline, training
 from ice_core.world.bundled import MODEL_FILE
 
 
@@ -64,7 +64,7 @@ def test_several_pictures_go_into_their_own_folders_and_results_are_counted_up(f
 def test_ctrl_c_ends_with_130_and_says_how_to_go_on(
     files: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, calls = pipeline.train, []
+    real, calls = training.train, []
 
     def interrupted(*arguments: object, **named: object) -> Iterator[object]:
         for event in real(*arguments, **named):  # type: ignore[arg-type]
@@ -73,12 +73,12 @@ def test_ctrl_c_ends_with_130_and_says_how_to_go_on(
             if len(calls) == 25:
                 raise KeyboardInterrupt
 
-    monkeypatch.setattr(pipeline, "train", interrupted)
+    monkeypatch.setattr(training, "train", interrupted)
     assert main([*MARKED[:-1], "30", "--out", "out"]) == 130
     hint = re.search(r"go on with: ice (extract --resume .*)", capsys.readouterr().err)
     assert hint
     assert load_concepts(files / "out").steps == 20
-    monkeypatch.setattr(pipeline, "train", real)
+    monkeypatch.setattr(training, "train", real)
     assert main(hint.group(1).split()) == 0
     assert load_concepts(files / "out").steps == 30
     assert main([*hint.group(1).split(), "--steps", "5"]) == 2

@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from extractions import SETTINGS, Named, scene
+from extractions import SETTINGS, Named, progress_to, scene
 from fakes import FakeBackbone
 from PIL import Image
 from safetensors.torch import load_file
 
 from ice_core.errors import IceError
 from ice_core.files.embeddings import load_concepts
-from ice_core.run import pipeline
-from ice_core.run.pipeline import Progress, extract, resume
+from ice_core.run.events import Drawn, Found, Preview, Progress, RunEvent, Trained, Written
+from ice_core.run.pipeline import extract, finish, resume
 from ice_core.run.settings import ExtractionSettings
 
 
-def run(out: Path, listener: pipeline.Listener | None = None) -> None:
+def run(out: Path, listener: Callable[[Progress], None] | None = None) -> None:
     image, masks = scene()
-    extract(FakeBackbone(), None, image, out, SETTINGS, ["ball", "ball"], masks, "squares", listener=listener)
+    events = extract(FakeBackbone(), None, image, out, SETTINGS, ["ball", "ball"], masks, "squares")
+    finish(events, progress_to(listener))
 
 
 def test_an_extraction_writes_everything_and_the_report_says_where(tmp_path: Path) -> None:
@@ -79,7 +81,7 @@ def test_an_interrupted_run_goes_on_to_the_same_numbers(tmp_path: Path, step: in
     so_far = load_concepts(tmp_path / "cut")
     assert so_far.steps == step - step % 2 if step % 2 else step - 2
     assert list(so_far.concepts[0].intrinsics) == ["color", "material"]
-    resume(FakeBackbone(), tmp_path / "cut")
+    finish(resume(FakeBackbone(), tmp_path / "cut"))
     whole, cut = load_concepts(tmp_path / "whole"), load_concepts(tmp_path / "cut")
     assert cut.steps == 8
     for name, token in whole.tokens.items():
@@ -99,9 +101,40 @@ def test_an_interruption_while_pictures_are_drawn_keeps_the_training(tmp_path: P
         run(tmp_path / "cut", stop)
     assert load_concepts(tmp_path / "cut").steps == 8
     seen: list[Progress] = []
-    resume(FakeBackbone(), tmp_path / "cut", seen.append)
+    finish(resume(FakeBackbone(), tmp_path / "cut"), progress_to(seen.append))
     assert "learning tokens" not in {p.stage for p in seen}
     assert (tmp_path / "cut" / "sheet.png").exists()
+
+
+def test_events_tell_what_was_found_learned_drawn_and_written_and_previews_come_when_asked_for(
+    tmp_path: Path,
+) -> None:
+    image, masks = scene()
+    given = (FakeBackbone(), None, image)
+    events: list[RunEvent] = []
+    finish(
+        extract(*given, tmp_path / "out", SETTINGS, ["ball", "ball"], masks, preview_every=3), events.append
+    )
+    kinds = dict.fromkeys(type(e) for e in events if not isinstance(e, Progress))
+    assert list(kinds) == [Found, Preview, Trained, Drawn, Written]
+    previews = [e for e in events if isinstance(e, Preview)]
+    assert [e.step for e in previews] == [3, 6]
+    assert previews[0].keys == ("ball", "ball-2")
+    run(tmp_path / "plain")
+    shown, plain = load_concepts(tmp_path / "out"), load_concepts(tmp_path / "plain")
+    for name, token in plain.tokens.items():
+        assert torch.equal(token.rows["clip_l"], shown.tokens[name].rows["clip_l"]), name
+
+
+def test_not_asking_for_the_next_event_cancels_and_closing_keeps_what_was_learned(tmp_path: Path) -> None:
+    image, masks = scene()
+    events = extract(FakeBackbone(), None, image, tmp_path / "out", SETTINGS, ["ball", "ball"], masks)
+    for event in events:
+        if isinstance(event, Progress) and event.stage == "learning tokens" and event.done == 5:
+            break
+    events.close()
+    assert load_concepts(tmp_path / "out").steps == 4
+    assert finish(resume(FakeBackbone(), tmp_path / "out")).concepts
 
 
 def test_nothing_is_written_before_objects_are_found(tmp_path: Path) -> None:
@@ -110,7 +143,7 @@ def test_nothing_is_written_before_objects_are_found(tmp_path: Path) -> None:
             return []
 
     with pytest.raises(IceError, match="no object was found"):
-        extract(FakeBackbone(), Nothing(), scene()[0], tmp_path / "out", SETTINGS)
+        finish(extract(FakeBackbone(), Nothing(), scene()[0], tmp_path / "out", SETTINGS))
     assert not (tmp_path / "out").exists()
 
 

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from extractions import SETTINGS
+from extractions import SETTINGS, progress_to
 from extractions import scene as squares
 from fakes import FakeBackbone
 from loras import same
 
 from ice_core.files.embeddings import load_concepts
 from ice_core.files.lora import load_lora, lora_header
-from ice_core.run.pipeline import Listener, Progress, extract, resume
+from ice_core.run.events import Progress
+from ice_core.run.pipeline import extract, finish, resume
 from ice_core.run.settings import ExtractionSettings
 from ice_core.training import RefinementConfig
 
@@ -25,10 +27,13 @@ REFINED = dataclasses.replace(
 
 
 def extract_squares(
-    out: Path, listener: Listener | None = None, settings: ExtractionSettings = REFINED
+    out: Path,
+    listener: Callable[[Progress], None] | None = None,
+    settings: ExtractionSettings = REFINED,
 ) -> None:
     image, masks = squares()
-    extract(FakeBackbone(), None, image, out, settings, ["ball", "ball"], masks, "squares", listener=listener)
+    events = extract(FakeBackbone(), None, image, out, settings, ["ball", "ball"], masks, "squares")
+    finish(events, progress_to(listener))
 
 
 def test_an_extraction_with_refinement_writes_a_lora_and_draws_with_it(tmp_path: Path) -> None:
@@ -69,7 +74,7 @@ def test_an_interrupted_refinement_goes_on_to_the_same_numbers(tmp_path: Path, s
     if kept.exists():
         assert lora_header(kept)["ice.refinement_steps"] == str(step - 1)
     seen: list[Progress] = []
-    resume(FakeBackbone(), tmp_path / "cut", seen.append)
+    finish(resume(FakeBackbone(), tmp_path / "cut"), progress_to(seen.append))
     assert not {"learning tokens", "drawing a prior"} & {p.stage for p in seen}
     assert same(*(load_lora(tmp_path / name / "lora.safetensors") for name in ("whole", "cut")))
     rows = [(tmp_path / name / "rows" / "ball.png").read_bytes() for name in ("whole", "cut")]
@@ -77,7 +82,7 @@ def test_an_interrupted_refinement_goes_on_to_the_same_numbers(tmp_path: Path, s
     histories = [json.loads((tmp_path / n / "history.json").read_text())["losses"] for n in ("whole", "cut")]
     assert histories[0] == histories[1]
     again: list[Progress] = []
-    resume(FakeBackbone(), tmp_path / "cut", again.append)
+    finish(resume(FakeBackbone(), tmp_path / "cut"), progress_to(again.append))
     assert "refining weights" not in {p.stage for p in again}
 
 

@@ -1,0 +1,133 @@
+"""The end of a run: pictures drawn with what was learned, and every file written, the report last."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator
+from dataclasses import asdict
+from pathlib import Path
+
+from PIL import Image
+from torch import Tensor
+
+from ice_core.concepts import Concept
+from ice_core.figures.pictures import contact_sheet
+from ice_core.figures.presentation import ShownConcept, draw_rows, headline, write_pictures
+from ice_core.files.embeddings import save_concepts
+from ice_core.files.images import load_image, resize_mask, save_png
+from ice_core.files.paths import safe_path
+from ice_core.run.events import Drawn, Progress, RunEvent, Trained
+from ice_core.run.folder import History, RunFolder, RunStart
+from ice_core.run.report import ConceptReport, Report, peak_memory_mib
+from ice_core.run.training import Job, save_refinement
+
+DRAWING = "drawing pictures"
+
+
+def draw(job: Job, image: Tensor, trained: Trained) -> Generator[RunEvent, None, list[ShownConcept]]:
+    """Rows of every concept, one `Drawn` each. image: [3, H, W] in 0..1, what crops are cut from."""
+    rows = draw_rows(
+        job.backbone,
+        image,
+        job.concepts,
+        trained.learned,
+        job.settings.sampling,
+        trained.learned.seed,
+        trained.lora,
+    )
+    shown: list[ShownConcept] = []
+    total = len(job.concepts.concepts)
+    yield Progress(DRAWING, 0, total)
+    for row in rows:
+        shown.append(row)
+        yield Drawn(row)
+        yield Progress(DRAWING, len(shown), total, row.row.title)
+    return shown
+
+
+def sheet(
+    job: Job, image: Tensor, trained: Trained, history: History
+) -> Generator[RunEvent, None, Image.Image]:
+    """The contact sheet alone, for hosts that keep their files themselves."""
+    shown = yield from draw(job, image, trained)
+    steps = job.settings.training.steps
+    title, line = headline(
+        trained.learned,
+        job.title,
+        sum(history.seconds.values()),
+        job.settings.refinement.steps,
+        trained.lora,
+    )
+    return contact_sheet(
+        image, job.concepts.concepts, [row.row for row in shown], history.columns(without=("total",)),
+        job.settings.training.switch, title, line, refinement=steps if trained.lora else None,
+    )  # fmt: skip
+
+
+def present(
+    job: Job, folder: RunFolder, start: RunStart, trained: Trained, history: History
+) -> Generator[RunEvent, None, Report]:
+    """Draw the pictures that show the result, write all files, the report last."""
+    backbone, concepts, settings = job.backbone, job.concepts, job.settings
+    learned, lora, image = trained.learned, trained.lora, load_image(folder.picture)
+    clock = time.monotonic()
+    height, width = image.shape[1:]
+    full = tuple(
+        Concept(c.key, c.label, resize_mask(c.mask, (height, width)), c.score) for c in concepts.concepts
+    )
+    shown = yield from draw(job, image, trained)
+    seconds = {**history.seconds, "pictures": time.monotonic() - clock}
+    clock = time.monotonic()
+    thumbnails = {name: uri for row in shown for name, uri in row.thumbnails.items()}
+    if lora is not None:
+        save_refinement(job, folder, learned, lora, settings.refinement.steps)
+    embeddings = save_concepts(learned, folder.embeddings, start.date, thumbnails, replace=True)
+    masks = {c.key: save_png(c.mask, safe_path(folder.path / "masks", f"{c.key}.png")) for c in full}
+    title, line = headline(learned, start.title, sum(seconds.values()), settings.refinement.steps, lora)
+    pictures, rows = write_pictures(
+        folder.path, image, concepts.concepts, [row.row for row in shown],
+        history.columns(without=("total",)), settings.training.switch, title, line,
+        refinement=settings.training.steps if lora else None,
+    )  # fmt: skip
+    seconds["writing"] = time.monotonic() - clock
+
+    def relative(path: Path) -> str:
+        return path.relative_to(folder.path).as_posix()
+
+    report = Report(
+        version=start.version,
+        date=start.date,
+        title=start.title,
+        base_name=backbone.name,
+        base_fingerprint=backbone.fingerprint,
+        architecture=backbone.architecture,
+        seed=settings.training.seed,
+        image_size=(width, height),
+        working_size=(concepts.image.shape[2], concepts.image.shape[1]),
+        unexplained=concepts.unexplained,
+        concepts=tuple(
+            ConceptReport(
+                key=concept.key,
+                label=concept.label,
+                score=concept.score,
+                box=concept.box,
+                area=int(concept.mask.sum()),
+                area_share=concept.area,
+                mask=relative(masks[concept.key]),
+                row=relative(rows[concept.key]),
+                embeddings={n: relative(p) for n, p in embeddings.items() if n.startswith(f"{concept.key}.")},
+                prompts=row.prompts,
+            )
+            for concept, row in zip(full, shown, strict=True)
+        ),
+        lora=relative(folder.lora) if lora else None,
+        pictures={name: relative(path) for name, path in {"input": folder.picture, **pictures}.items()},
+        seconds={name: round(value, 3) for name, value in seconds.items()},
+        peak_memory_mib=peak_memory_mib(),
+        settings=asdict(settings),
+        source=dict(start.source),
+        notes=start.notes,
+    )
+    report.write(folder.path / "report.json")
+    yield Progress("writing files", 1, 1, "sheet.png")
+    return report
