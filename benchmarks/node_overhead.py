@@ -6,6 +6,9 @@ Compared is the work itself: the seconds of the stages that `ice extract` report
 node's start and the next one's in the server. Starting Python and the server, and loading the model, are
 left out on both sides. Each side runs --repeats times in turn, the fastest run of each counts.
 
+With --clock processor both sides count what their process computes instead of the time that passes: fairer
+where other programs run beside. Set OMP_NUM_THREADS=1 with it, since threads that wait for each other count.
+
 The two sides may run in different Pythons with different versions of torch. Name with --python one that has
 the host's torch and this package's requirements, to compare nothing but the node layer.
 """
@@ -14,9 +17,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -38,12 +43,24 @@ STAGES = {
 }
 """What is compared with what; the command reports training and pictures apart, the node does both."""
 AXES = ("color", "material", "pattern")
+WALL, PROCESSOR = "wall", "processor"
+_ICE = {
+    WALL: ("-m", "ice_core.command_line.cli"),
+    PROCESSOR: (
+        "-c",
+        "import runpy, time, threading; time.monotonic = time.process_time; "
+        "runpy.run_module('ice_core.command_line.cli', run_name='__main__', alter_sys=True)",
+    ),
+}
+"""How Python runs `ice`, so that the seconds in its report are of this clock."""
 
 
-def command_seconds(python: str, picture: Path, folder: Path, steps: int, seed: int) -> dict[str, float]:
+def command_seconds(
+    python: str, clock: str, picture: Path, folder: Path, steps: int, seed: int
+) -> dict[str, float]:
     """Seconds per stage of one `ice extract` on the bundled model."""
     command = [
-        python, "-m", "ice_core.command_line.cli", "extract", str(picture),
+        python, *_ICE[clock], "extract", str(picture),
         "--steps", str(steps), "--seed", str(seed),
         "--axes", ",".join(AXES), "--device", "cpu", "--out", str(folder),
     ]  # fmt: skip
@@ -58,10 +75,13 @@ def command_seconds(python: str, picture: Path, folder: Path, steps: int, seed: 
     }
 
 
-def node_seconds(client: Client, name: str, steps: int, seed: int, folder: str) -> dict[str, float]:
+def node_seconds(
+    server: Server, clock: str, name: str, steps: int, seed: int, folder: str
+) -> dict[str, float]:
     """The same stages by the nodes; another folder's name keeps everything from the cache."""
     graph = extraction_graph(name, steps, seed, folder)
-    run = client.run(graph, timeout=3600)
+    ticks = server.processor_seconds if clock == PROCESSOR else time.monotonic
+    run = Client(server.url).run(graph, timeout=3600, clock=ticks)
     if run.status != "success":
         raise IceError(f"the graph failed: {run.error.get('exception_message', run.status)}")
     of_type = {graph[id_]["class_type"]: value for id_, value in run.seconds_of.items()}
@@ -94,17 +114,18 @@ def node(class_type: str, **inputs: Any) -> dict[str, Any]:
     return {"class_type": class_type, "inputs": inputs}
 
 
-def measure(server: Server, python: str, folder: Path, steps: int, seed: int, repeats: int) -> dict[str, Any]:
+def measure(
+    server: Server, python: str, clock: str, folder: Path, steps: int, seed: int, repeats: int
+) -> dict[str, Any]:
     """Both sides in turn; the fastest run of each."""
-    client = Client(server.url)
     image = render([sample_scene(seed, count=2)]).images[0]
     picture = save_png(image, folder / "scene.png")
     with Image.open(picture) as opened:
-        name = client.upload(opened, picture.name)
+        name = Client(server.url).upload(opened, picture.name)
     by_command, by_nodes = [], []
     for n in range(repeats):
-        by_command.append(command_seconds(python, picture, folder / f"command-{n}", steps, seed))
-        by_nodes.append(node_seconds(client, name, steps, seed, f"ice/overhead-{n}"))
+        by_command.append(command_seconds(python, clock, picture, folder / f"command-{n}", steps, seed))
+        by_nodes.append(node_seconds(server, clock, name, steps, seed, f"ice/overhead-{n}"))
         print(f"run {n + 1}: command {by_command[-1]}, nodes {by_nodes[-1]}", file=sys.stderr, flush=True)
     command = min(by_command, key=lambda stages: sum(stages.values()))
     nodes = min(by_nodes, key=lambda stages: sum(stages.values()))
@@ -125,6 +146,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="which scene, and the seed of everything")
     parser.add_argument("--repeats", type=int, default=2, help="runs of each side; the fastest counts")
     parser.add_argument("--python", default=sys.executable, help="the Python that runs ice extract")
+    parser.add_argument("--clock", choices=(WALL, PROCESSOR), default=WALL, help="which seconds are counted")
     parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
     options = parser.parse_args(arguments)
     hosts = find_hosts()
@@ -134,14 +156,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with tempfile.TemporaryDirectory() as name, running(host, Path(name)) as server:
             figures = measure(
-                server, options.python, Path(name), options.steps, options.seed, options.repeats
-            )
+                server, options.python, options.clock, Path(name),
+                options.steps, options.seed, options.repeats,
+            )  # fmt: skip
             device = Client(server.url).get("/system_stats")["system"]["pytorch_version"]
     except IceError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     settings = {
         "steps": options.steps, "seed": options.seed, "repeats": options.repeats, "axes": list(AXES),
+        "clock": options.clock, "threads": os.environ.get("OMP_NUM_THREADS", "all"),
         "comfyui": host.version, "comfyui_torch": device, "command_torch": torch_version(options.python),
     }  # fmt: skip
     write_results(options.out, figures, settings)

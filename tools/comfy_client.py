@@ -34,7 +34,7 @@ class Run:
 
     status: "success", "error" or "interrupted"; progress: (node, value, maximum) in the order they came;
     cached: nodes not executed again; executed: node -> its output for the page; previews: live pictures;
-    seconds_of: node -> from its start to that of the next one or the end.
+    seconds_of: node -> from its start to that of the next one or the end, by `clock`.
     """
 
     prompt_id: str
@@ -47,10 +47,11 @@ class Run:
     seconds: float = 0.0
     seconds_of: dict[str, float] = field(default_factory=dict)
     current: tuple[str, float] | None = None
+    clock: Callable[[], float] = time.monotonic
 
     def enter(self, node: str | None) -> None:
         """The server went on to another node, None at the end."""
-        now = time.monotonic()
+        now = self.clock()
         if self.current is not None:
             before, since = self.current
             self.seconds_of[before] = self.seconds_of.get(before, 0.0) + now - since
@@ -104,17 +105,24 @@ class Client:
                 return queue
             time.sleep(0.2)
 
-    def run(self, graph: Graph, timeout: float = 1800, watch: Callable[[Run], None] | None = None) -> Run:
+    def run(
+        self,
+        graph: Graph,
+        timeout: float = 1800,
+        watch: Callable[[Run], None] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> Run:
         """Queues a graph and follows it over the websocket to its end.
 
-        watch is called after every message with what is known so far (to interrupt at a step, say).
+        watch is called after every message with what is known so far (to interrupt at a step, say);
+        clock: seconds by which the nodes are timed.
         TimeoutError after `timeout` seconds without an end.
         """
         address = f"{self.url.replace('http', 'ws', 1)}/ws?clientId={self.id}"
         connection = websocket.create_connection(address, timeout=timeout)
         started = time.monotonic()
         try:
-            run = Run(self.queue(graph))
+            run = Run(self.queue(graph), clock=clock)
             while not run.status:
                 left = timeout - (time.monotonic() - started)
                 if left <= 0:

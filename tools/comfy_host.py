@@ -86,13 +86,19 @@ def _python(folder: Path, version: str, environment: Mapping[str, str]) -> Path:
 
 @dataclass(frozen=True)
 class Server:
-    """A running host: where it listens, its own folder, its log."""
+    """A running host: where it listens, its own folder, its log, its process."""
 
     host: Host
     url: str
     folder: Path
     log: Path
     start_seconds: float
+    pid: int
+
+    def processor_seconds(self) -> float:
+        """What all its threads have computed so far. Reads /proc: on Linux only."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     @property
     def output(self) -> Path:
@@ -131,7 +137,7 @@ def running(host: Host, folder: Path, pack: Path | None = PACK) -> Iterator[Serv
     try:
         url = f"http://127.0.0.1:{port}"
         _wait(process, url, log)
-        yield Server(host, url, folder, log, time.monotonic() - started)
+        yield Server(host, url, folder, log, time.monotonic() - started, process.pid)
     finally:
         process.terminate()
         try:
