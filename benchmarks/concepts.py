@@ -26,10 +26,10 @@ from pathlib import Path
 import torch
 from results import write_results
 
-from ice_core.command_line.commands import DEMO_STEPS
 from ice_core.localization.loop import concepts_from_masks
 from ice_core.model.backbone import Backbone, Prompt, Token
 from ice_core.model.sampling import SamplingConfig, sample
+from ice_core.run.defaults import BUNDLED_STEPS
 from ice_core.training.config import TrainingConfig
 from ice_core.training.events import Finished
 from ice_core.training.inversion import InversionConfig, Inverted, invert
@@ -137,7 +137,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--scenes", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=DEMO_STEPS)
+    parser.add_argument("--steps", type=int, default=BUNDLED_STEPS)
     parser.add_argument("--learning-rate", type=float, default=TrainingConfig.learning_rate)
     parser.add_argument("--split", choices=("seen", "held_out", "any"), default="seen")
     parser.add_argument("--whole-pictures", type=int, default=4, help="pictures per object, recomposition")

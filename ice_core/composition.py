@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ice_core.concepts import LearnedConcept, LearnedConcepts
+from ice_core.concepts import LearnedConcept, LearnedConcepts, check_fits
 from ice_core.errors import IceError
-from ice_core.files.embeddings import check_fits
 from ice_core.model.backbone import Backbone, Prompt, Token
 
 

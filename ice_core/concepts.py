@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ice_core.model.backbone import Token
+from ice_core.errors import IceError
+from ice_core.model.backbone import Backbone, Token
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,26 @@ class LearnedConcepts:
     def tokens(self) -> dict[str, Token]:
         """Every token by its name, `<key>.<instance | object | axis>`."""
         return {name: token for c in self.concepts for name, token in c.tokens.items()}
+
+
+def check_fits(learned: LearnedConcepts | Token, backbone: Backbone) -> None:
+    """Raise IceError when rows do not have the text encoders or widths of the backbone."""
+    tokens = {learned.name: learned} if isinstance(learned, Token) else learned.tokens
+    for token in tokens.values():
+        have = {name: value.shape[-1] for name, value in token.rows.items()}
+        if have == dict(backbone.encoders):
+            continue
+        made_for = "another base model"
+        if isinstance(learned, LearnedConcepts):
+            made_for = f"{learned.base_name} ({learned.architecture}, {learned.base_fingerprint[:12]})"
+        raise IceError(
+            f"{token.name} was made for {made_for} with rows {_widths(have)}, but {backbone.name} takes "
+            f"{_widths(backbone.encoders)}; load the base model it was made for"
+        )
+
+
+def _widths(rows: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} x {width}" for name, width in rows.items())
 
 
 def mean_row(rows: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ice_core.command_line import commands
-from ice_core.command_line.commands import AXES, CHECKPOINT_STEPS, CLIP, DEMO_STEPS
 from ice_core.errors import IceError
+from ice_core.run.defaults import AXES, BUNDLED_STEPS, CHECKPOINT_STEPS, CLIP
 from ice_core.version import package_version
 
 INTERRUPTED = 130
@@ -106,13 +106,13 @@ def _add_model_options(parser: argparse.ArgumentParser) -> None:
 
 def _add_run_options(parser: argparse.ArgumentParser, out: str) -> None:
     parser.add_argument(
-        "--axes", type=_words, metavar="A,B", help=f"properties to learn, single words ({AXES})"
+        "--axes", type=_words, metavar="A,B", help=f"properties to learn, single words ({','.join(AXES)})"
     )
     parser.add_argument(
         "--steps",
         type=_positive,
         metavar="N",
-        help=f"training steps ({DEMO_STEPS} with the bundled model, {CHECKPOINT_STEPS} with a checkpoint)",
+        help=f"training steps ({BUNDLED_STEPS} with the bundled model, {CHECKPOINT_STEPS} with a checkpoint)",
     )
     parser.add_argument(
         "--refine",

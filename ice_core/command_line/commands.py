@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from ice_core.command_line.console import progress_display
 from ice_core.errors import IceError
 from ice_core.files.paths import check_writable, free_folder, free_path
+from ice_core.run.defaults import AXES, BUNDLED_STEPS, CHECKPOINT_STEPS, CLIP, SNAPSHOT_EVERY
 from ice_core.run.report import OUTPUTS
 
 if TYPE_CHECKING:
@@ -26,12 +27,6 @@ if TYPE_CHECKING:
     from ice_core.run.report import Report
     from ice_core.run.settings import ExtractionSettings
 
-AXES = "color,material,pattern"
-DEMO_STEPS = 400
-CHECKPOINT_STEPS = 800
-CLIP = "ViT-L-14-quickgelu/openai"
-SNAPSHOT_EVERY = 20
-
 
 def demo(arguments: argparse.Namespace) -> None:
     if arguments.resume:
@@ -39,7 +34,7 @@ def demo(arguments: argparse.Namespace) -> None:
         return
     out = _output_folder(arguments.out or Path("ice-output/demo"))
     seed = arguments.seed or 0
-    settings = _settings(arguments, seed, DEMO_STEPS)
+    settings = _settings(arguments, seed, BUNDLED_STEPS)
     from ice_core.run import pipeline
     from ice_core.world.bundled import bundled_retriever
     from ice_core.world.renderer import render
@@ -82,7 +77,7 @@ def extract(arguments: argparse.Namespace) -> None:
     for path in images:
         wanted = parent / _folder_name(path) if several else parent
         outs.append(_output_folder(wanted, outs))
-    steps = CHECKPOINT_STEPS if arguments.checkpoint else DEMO_STEPS
+    steps = CHECKPOINT_STEPS if arguments.checkpoint else BUNDLED_STEPS
     settings = _settings(arguments, arguments.seed or 0, steps)
 
     from ice_core.files.images import load_image_with_notes, load_mask
@@ -193,7 +188,7 @@ def _settings(arguments: argparse.Namespace, seed: int, steps: int) -> Extractio
     from ice_core.training.config import TrainingConfig
     from ice_core.training.refinement import RefinementConfig
 
-    axes = arguments.axes or tuple(AXES.split(","))
+    axes = arguments.axes or AXES
     training = TrainingConfig(axes, arguments.steps or steps, seed=seed, snapshot_every=SNAPSHOT_EVERY)
     refinement = RefinementConfig(arguments.refine or 0, snapshot_every=SNAPSHOT_EVERY)
     return ExtractionSettings(training, refinement=refinement)

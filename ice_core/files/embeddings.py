@@ -20,7 +20,7 @@ from torch import Tensor
 from ice_core.concepts import LearnedConcept, LearnedConcepts
 from ice_core.errors import IceError
 from ice_core.files.paths import atomic_write, free_path, safe_path
-from ice_core.model.backbone import Backbone, Token
+from ice_core.model.backbone import Token
 from ice_core.version import package_version
 
 _ROLES = ("instance", "object")
@@ -254,23 +254,3 @@ def _concept(
         object=roles["object"][1],
         intrinsics={axis: roles[axis][1] for axis in axes if axis in roles},
     )
-
-
-def check_fits(learned: LearnedConcepts | Token, backbone: Backbone) -> None:
-    """Raise IceError when rows do not have the text encoders or widths of the backbone."""
-    tokens = {learned.name: learned} if isinstance(learned, Token) else learned.tokens
-    for token in tokens.values():
-        have = {name: value.shape[-1] for name, value in token.rows.items()}
-        if have == dict(backbone.encoders):
-            continue
-        made_for = "another base model"
-        if isinstance(learned, LearnedConcepts):
-            made_for = f"{learned.base_name} ({learned.architecture}, {learned.base_fingerprint[:12]})"
-        raise IceError(
-            f"{token.name} was made for {made_for} with rows {_widths(have)}, but {backbone.name} takes "
-            f"{_widths(backbone.encoders)}; load the base model it was made for"
-        )
-
-
-def _widths(rows: Mapping[str, int]) -> str:
-    return ", ".join(f"{name} x {width}" for name, width in rows.items())

@@ -103,7 +103,8 @@ class RunFolder:
         """Write where training stands; a crash in between leaves a history that is merely too long."""
         self.save_history(history)
         refining = isinstance(state, RefinementState)
-        state.save(self.path / ("refinement.safetensors" if refining else "training.safetensors"))
+        name = "refinement.safetensors" if refining else "training.safetensors"
+        atomic_write(self.path / name, state.to_bytes())
 
     def save_history(self, history: History) -> None:
         atomic_write(self.path / "history.json", json.dumps(asdict(history)) + "\n")

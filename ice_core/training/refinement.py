@@ -15,9 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ice_core.concepts import ConceptSet, LearnedConcepts
+from ice_core.concepts import ConceptSet, LearnedConcepts, check_fits
 from ice_core.errors import IceError
-from ice_core.files.embeddings import check_fits
 from ice_core.model.backbone import Backbone, Prompt, TextFeatures
 from ice_core.model.lora import Lora
 from ice_core.model.prompts import NEUTRAL_TEMPLATES

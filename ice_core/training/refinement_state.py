@@ -17,7 +17,7 @@ from ice_core.errors import IceError
 from ice_core.model.backbone import Backbone
 from ice_core.model.lora import Lora
 from ice_core.training.state import picture_hash
-from ice_core.training.state_file import below, check_progress, check_settings, read_state, write_state
+from ice_core.training.state_file import below, check_progress, check_settings, read_state, state_bytes
 
 _KIND = "refinement"
 
@@ -91,8 +91,8 @@ class RefinementState:
     base_name: str
     base_fingerprint: str
 
-    def save(self, path: Path | str) -> Path:
-        """Write the state as safetensors, whole or not at all. Raises IceError where that fails."""
+    def to_bytes(self) -> bytes:
+        """The state as the content of a safetensors file."""
         tensors = {f"down/{name}": value for name, value in self.lora.down.items()}
         tensors |= {f"up/{name}": value for name, value in self.lora.up.items()}
         tensors |= {f"moment/{name}": value for name, value in self.moments.items()}
@@ -103,11 +103,12 @@ class RefinementState:
             if field.name not in ("lora", "moments", "prior", "generator", "config")
         }
         plain |= {"alpha": self.lora.alpha, "config": dataclasses.asdict(self.config)}
-        return write_state(path, _KIND, plain, tensors)
+        return state_bytes(_KIND, plain, tensors)
 
     @classmethod
     def load(cls, path: Path | str) -> RefinementState:
-        """Read a state that `save` wrote. Raises IceError when it is missing, damaged or something else."""
+        """Read a file of what `to_bytes` gave. Raises IceError when it is missing, damaged or something
+        else."""
         return read_state(path, _KIND, cls._from_parts)
 
     @classmethod

@@ -16,7 +16,7 @@ from ice_core.concepts import ConceptSet, LearnedConcept, LearnedConcepts, mean_
 from ice_core.errors import IceError
 from ice_core.model.backbone import Backbone, Token
 from ice_core.training.config import TrainingConfig
-from ice_core.training.state_file import below, check_progress, check_settings, read_state, write_state
+from ice_core.training.state_file import below, check_progress, check_settings, read_state, state_bytes
 
 _KIND = "training"
 
@@ -47,8 +47,8 @@ class TrainingState:
         """Phase of the next step: 1 object level, 2 intrinsic level."""
         return 1 if self.step < self.config.switch else 2
 
-    def save(self, path: Path | str) -> Path:
-        """Write the state as safetensors, whole or not at all. Raises IceError where that fails."""
+    def to_bytes(self) -> bytes:
+        """The state as the content of a safetensors file."""
         tensors = {
             f"token/{name}/{encoder}": rows
             for name, token in self.tokens.items()
@@ -61,11 +61,12 @@ class TrainingState:
             for field in dataclasses.fields(self)
             if field.name not in ("tokens", "moments", "generator", "config")
         }
-        return write_state(path, _KIND, plain | {"config": dataclasses.asdict(self.config)}, tensors)
+        return state_bytes(_KIND, plain | {"config": dataclasses.asdict(self.config)}, tensors)
 
     @classmethod
     def load(cls, path: Path | str) -> TrainingState:
-        """Read a state that `save` wrote. Raises IceError when it is missing, damaged or something else."""
+        """Read a file of what `to_bytes` gave. Raises IceError when it is missing, damaged or something
+        else."""
         return read_state(path, _KIND, cls._from_parts)
 
     @classmethod

@@ -1,4 +1,4 @@
-"""Training states on disk: plain values and tensors in one safetensors file, checked when read."""
+"""Training states as files: plain values and tensors in the safetensors format, checked when read."""
 
 from __future__ import annotations
 
@@ -14,24 +14,23 @@ import torch
 from torch import Tensor
 
 from ice_core.errors import IceError
-from ice_core.files.paths import atomic_write
 
 State = TypeVar("State")
 
 _RNG_BYTES = len(torch.Generator().get_state())
 
 
-def write_state(path: Path | str, kind: str, plain: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Path:
-    """Write a state of a kind ("training"), whole or not at all. Raises IceError where that fails."""
+def state_bytes(kind: str, plain: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> bytes:
+    """The content of a state's file; kind: "training"."""
     contiguous = {name: value.contiguous() for name, value in tensors.items()}
     header = {"format": _format(kind), "state": json.dumps(plain, ensure_ascii=False)}
-    return atomic_write(Path(path), safetensors.torch.save(contiguous, header))
+    return safetensors.torch.save(contiguous, header)
 
 
 def read_state(
     path: Path | str, kind: str, make: Callable[[dict[str, Any], Mapping[str, Tensor]], State]
 ) -> State:
-    """What `make` builds of the values and tensors that `write_state` wrote.
+    """What `make` builds of the values and tensors of `state_bytes`.
 
     Raises IceError when the file is missing, damaged or something else; `make` may raise KeyError,
     TypeError and ValueError for damage.

@@ -7,15 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from fakes import WIDTH, FakeBackbone
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from tokens import learned, token
 
-from ice_core.concepts import LearnedConcept, LearnedConcepts
+from ice_core.concepts import LearnedConcepts
 from ice_core.errors import IceError
 from ice_core.files import atomic_write, check_writable, free_folder, free_path, safe_path
 from ice_core.files.embeddings import (
-    check_fits,
     check_names,
     load_concepts,
     load_token,
@@ -25,33 +24,6 @@ from ice_core.files.embeddings import (
 from ice_core.model.backbone import Token
 
 DATE = "2026-01-02T03:04:05+00:00"
-
-
-def token(name: str, width: int = WIDTH, rows: int = 1, encoders: tuple[str, ...] = ("clip_l",)) -> Token:
-    rng = torch.Generator().manual_seed(len(name) * 31 + sum(name.encode()))
-    return Token(name, {e: torch.randn(rows, width, generator=rng) for e in encoders})
-
-
-def learned(keys: tuple[str, ...] = ("zebra", "ball", "ball-2"), width: int = WIDTH) -> LearnedConcepts:
-    axes = ("color", "material")
-    return LearnedConcepts(
-        concepts=tuple(
-            LearnedConcept(
-                key,
-                key.partition("-")[0],
-                token(f"{key}.instance", width),
-                token(f"{key}.object", width),
-                {axis: token(f"{key}.{axis}", width) for axis in axes},
-            )
-            for key in keys
-        ),
-        axes=axes,
-        base_name="fake",
-        base_fingerprint="f" * 64,
-        architecture="stable-diffusion-v1",
-        seed=7,
-        steps=40,
-    )
 
 
 def test_a_crash_while_writing_leaves_the_old_file_and_nothing_else(tmp_path: Path, monkeypatch) -> None:
@@ -260,11 +232,3 @@ def test_files_that_are_no_embeddings_are_refused(tmp_path: Path) -> None:
     for name in ("cut.safetensors", "cut.pt", "note.txt", "conv.safetensors", "nan.safetensors", "absent.pt"):
         with pytest.raises(IceError):
             load_token(tmp_path / name)
-
-
-def test_rows_of_another_width_are_refused_and_the_base_is_named() -> None:
-    check_fits(learned(), FakeBackbone())
-    with pytest.raises(IceError, match=r"made for fake .*clip_l x 768.*takes clip_l x 16"):
-        check_fits(learned(width=768), FakeBackbone())
-    with pytest.raises(IceError, match="clip_g"):
-        check_fits(token("x", encoders=("clip_l", "clip_g")), FakeBackbone())

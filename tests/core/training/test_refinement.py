@@ -182,8 +182,8 @@ def test_a_resumed_refinement_gives_the_numbers_of_a_straight_one(
     learned: LearnedConcepts, tmp_path: Path, stop: int
 ) -> None:
     straight = run(learned)
-    state_after(learned, stop).save(tmp_path / "run" / "state.safetensors")
-    loaded = RefinementState.load(tmp_path / "run" / "state.safetensors")
+    (tmp_path / "state.safetensors").write_bytes(state_after(learned, stop).to_bytes())
+    loaded = RefinementState.load(tmp_path / "state.safetensors")
     assert (loaded.config, loaded.step) == (SHORT, stop)
     resumed = run(learned, resume=loaded)
     assert resumed[0] == straight[0][stop:]
@@ -288,7 +288,8 @@ def test_a_state_of_other_things_is_refused_with_what_differs(learned: LearnedCo
 def test_damaged_and_foreign_states_are_refused(learned: LearnedConcepts, tmp_path: Path) -> None:
     from safetensors import safe_open
 
-    path = state_after(learned, 2).save(tmp_path / "state.safetensors")
+    path = tmp_path / "state.safetensors"
+    path.write_bytes(state_after(learned, 2).to_bytes())
     tensors = load_file(path)
     with safe_open(path, "pt") as file:
         metadata = file.metadata()

@@ -1,0 +1,11 @@
+"""What a run does unless told otherwise, apart from the settings' own defaults; imports nothing heavy."""
+
+from __future__ import annotations
+
+AXES = ("color", "material", "pattern")
+BUNDLED_STEPS = 400
+"""Training steps with the bundled model, which learns faster than a large one."""
+CHECKPOINT_STEPS = 800
+SNAPSHOT_EVERY = 20
+CLIP = "ViT-L-14-quickgelu/openai"
+"""What names the objects of a photograph, as open_clip's NAME/WEIGHTS."""
