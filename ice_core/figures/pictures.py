@@ -16,6 +16,7 @@ from torch import Tensor
 from ice_core.concepts import Concept
 from ice_core.figures.plots import COLORS, loss_plot
 from ice_core.files.images import to_pil
+from ice_core.files.names import printable
 
 _INK, _GREY, _LINE = (28, 30, 34), (112, 118, 128), (222, 225, 230)
 _MARGIN, _GAP, _TILE = 36, 16, 232
@@ -131,7 +132,8 @@ def _overlaps(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> boo
 
 
 def _shorten(text: str, face: ImageFont.FreeTypeFont, width: float) -> str:
-    """`text`, cut with an ellipsis where it is wider than `width` pixels."""
+    """`text` on one line, cut with an ellipsis where it is wider than `width` pixels."""
+    text = printable(text)
     if face.getlength(text) <= width:
         return text
     while text and face.getlength(text.rstrip() + "…") > width:

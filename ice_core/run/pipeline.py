@@ -17,6 +17,7 @@ from ice_core.concepts import ConceptSet, unique_key
 from ice_core.errors import IceError
 from ice_core.files.embeddings import check_names
 from ice_core.files.images import resize, save_png, working_size
+from ice_core.files.names import printable
 from ice_core.files.paths import check_writable
 from ice_core.localization.loop import Retrieves, concepts_from_labels, concepts_from_masks, localize
 from ice_core.model.backbone import Backbone
@@ -64,18 +65,19 @@ def extract(
     Raises IceError for input that cannot be used, and when `out` holds a run already.
     """
     settings = settings or ExtractionSettings()
+    labels = [" ".join(label.split()) for label in labels or ()]
     folder = RunFolder(Path(out))
     if folder.started:
         raise IceError(f"{out} holds a run already; resume it, or choose another folder")
     if retriever is None and not labels:
         raise IceError("without a retriever the objects have to be named: give labels")
-    if masks is not None and len(masks) != len(labels or ()):
-        raise IceError(f"{len(masks)} masks for {len(labels or ())} labels; give one label per mask")
-    check_labels(labels or (), settings.training.axes)
+    if masks is not None and len(masks) != len(labels):
+        raise IceError(f"{len(masks)} masks for {len(labels)} labels; give one label per mask")
+    check_labels(labels, settings.training.axes)
     settings.training.check_axes(backbone)
     check_writable(folder.path)
     start = RunStart(
-        title=title,
+        title=printable(title),
         date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         version=package_version(),
         base_name=backbone.name,
@@ -102,7 +104,7 @@ def _extract(
     concepts = yield from _find(backbone, retriever, image, settings, labels, masks)
     check_names([c.key for c in concepts.concepts], settings.training.axes)
     if labels and masks is None:
-        absent = [label for label in labels if not any(c.label == label.strip() for c in concepts.concepts)]
+        absent = [label for label in labels if not any(c.label == label for c in concepts.concepts)]
         missed = tuple(f"nothing was found for the label {label!r}" for label in absent)
         start = replace(start, notes=start.notes + missed)
     save_png(image, folder.picture)
