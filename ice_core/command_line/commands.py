@@ -82,8 +82,9 @@ def extract(arguments: argparse.Namespace) -> None:
 
     from ice_core.files.images import load_image_with_notes, load_mask
     from ice_core.run import pipeline
+    from ice_core.run.checks import check_labels
 
-    pipeline.check_labels(labels or (), settings.training.axes)
+    check_labels(labels or (), settings.training.axes)
     pictures = [load_image_with_notes(path) for path in images]
     mask_notes, loaded = [], None
     if masks:

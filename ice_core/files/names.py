@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 
+from ice_core.errors import IceError
+
+MAX_BYTES = 240
+"""Of a file's name in UTF-8: disks take 255, and a name may be counted up ("-2")."""
+
+_DRIVE = re.compile(r"^[A-Za-z]:")
 _UNKNOWN = "\N{REPLACEMENT CHARACTER}"
 
 
@@ -14,3 +21,33 @@ def printable(text: str) -> str:
     """
     line = " ".join(text.split())
     return "".join(_UNKNOWN if unicodedata.category(c) in ("Cc", "Cs") else c for c in line)
+
+
+def parts_of(name: str) -> list[str]:
+    """Folders and file of a relative path, by either kind of slash."""
+    return re.split(r"[/\\]", name)
+
+
+def check_name(name: str) -> None:
+    """Raise IceError for a relative path that no file should have, or that could not be typed in a prompt.
+
+    Refused: empty names, `..`, absolute paths, drive letters, NUL and other control characters, spaces,
+    commas, and parts of more than `MAX_BYTES` bytes.
+    """
+    parts = parts_of(name)
+    if not name or any(part in ("", ".", "..") for part in parts) or _DRIVE.match(name):
+        raise IceError(f"the name {name!r} leaves the output folder; use a plain name such as 'ball'")
+    if any(ord(c) < 32 or ord(c) == 127 or c in ' ,:*?"<>|' or c.isspace() for c in name):
+        raise IceError(
+            f"the name {name!r} cannot be used in a prompt or as a file; "
+            'leave out spaces, commas and any of : * ? " < > |'
+        )
+    for part in parts:
+        check_length(part)
+
+
+def check_length(name: str) -> None:
+    """Raise IceError when a file of this name could not be made, or not be counted up."""
+    size = len(name.encode("utf-8", "surrogatepass"))
+    if size > MAX_BYTES:
+        raise IceError(f"the name '{name[:30]}...' is {size} bytes long; use one of at most {MAX_BYTES}")

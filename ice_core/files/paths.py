@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import secrets
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from ice_core.errors import IceError
-
-_DRIVE = re.compile(r"^[A-Za-z]:")
+from ice_core.files.names import check_name, parts_of
 
 
 def atomic_write(path: Path, data: bytes | str) -> Path:
@@ -23,7 +21,8 @@ def atomic_write(path: Path, data: bytes | str) -> Path:
     """
     path = Path(path)
     data = data.encode() if isinstance(data, str) else data
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    # The name's own length is not added to: it may be as long as the disk takes.
+    part = path.with_name(f".{secrets.token_hex(8)}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(part, "xb") as file:
@@ -44,18 +43,11 @@ def atomic_write(path: Path, data: bytes | str) -> Path:
 def safe_path(folder: Path, name: str) -> Path:
     """`folder / name`, or IceError when that would leave the folder or could not be typed in a prompt.
 
-    Refused: empty names, `..`, absolute paths, drive letters, NUL and other control characters, spaces,
-    commas, and links that lead out of the folder. Subfolders ("ice/ball_color") are fine.
+    Refused: what `check_name` refuses, and links that lead out of the folder. Subfolders ("ice/ball_color")
+    are fine.
     """
-    parts = re.split(r"[/\\]", name)
-    if not name or any(part in ("", ".", "..") for part in parts) or _DRIVE.match(name):
-        raise IceError(f"the name {name!r} leaves the output folder; use a plain name such as 'ball'")
-    if any(ord(c) < 32 or ord(c) == 127 or c in ' ,:*?"<>|' or c.isspace() for c in name):
-        raise IceError(
-            f"the name {name!r} cannot be used in a prompt or as a file; "
-            'leave out spaces, commas and any of : * ? " < > |'
-        )
-    path = Path(folder, *parts)
+    check_name(name)
+    path = Path(folder, *parts_of(name))
     try:
         inside = path.resolve().is_relative_to(Path(folder).resolve())
     except (OSError, RuntimeError) as error:

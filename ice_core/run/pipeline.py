@@ -13,7 +13,7 @@ from typing import TypeVar, cast
 import torch
 from torch import Tensor
 
-from ice_core.concepts import ConceptSet, unique_key
+from ice_core.concepts import ConceptSet
 from ice_core.errors import IceError
 from ice_core.files.embeddings import check_names
 from ice_core.files.images import resize, save_png, working_size
@@ -21,6 +21,7 @@ from ice_core.files.names import printable
 from ice_core.files.paths import check_writable
 from ice_core.localization.loop import Retrieves, concepts_from_labels, concepts_from_masks, localize
 from ice_core.model.backbone import Backbone
+from ice_core.run.checks import check_labels
 from ice_core.run.events import Found, Progress, RunEvent, Written
 from ice_core.run.folder import History, RunFolder, RunStart
 from ice_core.run.presenting import present
@@ -30,16 +31,6 @@ from ice_core.run.training import Job, Training
 from ice_core.version import package_version
 
 Result = TypeVar("Result")
-
-
-def check_labels(labels: Sequence[str], axes: Sequence[str]) -> None:
-    """Raise IceError when tokens of these words could not be saved under their names."""
-    keys: set[str] = set()
-    for label in labels:
-        if not label.strip():
-            raise IceError("one of the labels is empty; write for example --labels ball,cube")
-        keys.add(unique_key(label.strip(), keys))
-    check_names(sorted(keys), axes)
 
 
 def extract(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 from extractions import MARKED
 
 from ice_core.command_line.cli import main
@@ -21,3 +22,22 @@ def test_a_line_break_in_a_label_or_in_the_name_of_the_picture_is_a_space(files:
         ("red-ball", "red ball"),
         ("cube", "cube"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("label", "message"),
+    [
+        ("b" * 151, "151 bytes long; use one of at most 150"),
+        ("\u7403" * 51, "153 bytes long"),
+    ],
+)
+def test_a_label_that_no_file_can_have_is_refused_before_any_work(
+    files: Path, capsys: pytest.CaptureFixture[str], label: str, message: str
+) -> None:
+    before = sorted(files.rglob("*"))
+    assert main([*QUICK[:3], f"{label},cube", *QUICK[4:]]) == 2
+    err = capsys.readouterr().err
+    assert message in err
+    assert err.count("\n") == 1
+    assert "finding objects" not in err
+    assert sorted(files.rglob("*")) == before

@@ -75,6 +75,7 @@ def test_writing_makes_missing_folders_and_replaces_whole_files(tmp_path: Path) 
         "a,b",
         "a/",
         "a\nb",
+        "a" * 241,
     ],
 )
 def test_unsafe_names_are_refused(tmp_path: Path, name: str) -> None:
@@ -85,6 +86,10 @@ def test_unsafe_names_are_refused(tmp_path: Path, name: str) -> None:
 def test_safe_names_and_subfolders_are_taken(tmp_path: Path) -> None:
     assert safe_path(tmp_path, "ball-2_color.safetensors") == tmp_path / "ball-2_color.safetensors"
     assert safe_path(tmp_path, "ice/vase_colour") == tmp_path / "ice" / "vase_colour"
+
+
+def test_a_name_as_long_as_can_be_is_written(tmp_path: Path) -> None:
+    assert atomic_write(safe_path(tmp_path, "a" * 240), b"x").read_bytes() == b"x"
 
 
 def test_a_link_out_of_the_folder_is_refused(tmp_path: Path) -> None:
