@@ -7,9 +7,12 @@ once.
 from __future__ import annotations
 
 import argparse
+import codecs
+import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TextIO
 
 from ice_core.command_line import commands
 from ice_core.errors import IceError
@@ -21,6 +24,7 @@ INTERRUPTED = 130
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; 0 when it is done, 2 after bad input, 130 after Ctrl-C."""
+    _print_any_path(sys.stdout)
     arguments = build_parser().parse_args(argv)
     try:
         arguments.run(arguments)
@@ -31,6 +35,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"\nice: interrupted{'; ' + str(interruption) if interruption.args else ''}", file=sys.stderr)
         return INTERRUPTED
     return 0
+
+
+def _print_any_path(stream: TextIO) -> None:
+    """Let a stream take what its encoding lacks: paths as their own bytes where it is UTF-8, else escaped."""
+    if isinstance(stream, io.TextIOWrapper):
+        unicode = codecs.lookup(stream.encoding).name == "utf-8"
+        stream.reconfigure(errors="surrogateescape" if unicode else "backslashreplace")
 
 
 def build_parser() -> argparse.ArgumentParser:

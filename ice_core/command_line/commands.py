@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 
 from ice_core.command_line.console import progress_display
 from ice_core.errors import IceError
-from ice_core.files.paths import check_writable, free_folder, free_path
+from ice_core.files.names import is_text, printable
+from ice_core.files.paths import check_tensor_folder, check_writable, free_folder, free_path
 from ice_core.run.defaults import AXES, BUNDLED_STEPS, CHECKPOINT_STEPS, CLIP, SNAPSHOT_EVERY
 from ice_core.run.report import OUTPUTS
 
@@ -134,6 +135,10 @@ def _resume(arguments: argparse.Namespace, fixed: Sequence[str]) -> None:
 def compose(arguments: argparse.Namespace) -> None:
     if arguments.out.suffix.lower() != ".png":
         raise IceError(f"--out {arguments.out} is not a PNG; name the picture for example both.png")
+    if not is_text(arguments.prompt):
+        raise IceError(
+            f"the prompt {arguments.prompt!r} is not UTF-8 text; type it anew, or set the terminal to UTF-8"
+        )
     sources: dict[str, Path] = {}
     for text in arguments.concepts:
         alias, separator, path = text.partition("=")
@@ -179,7 +184,7 @@ def compose(arguments: argparse.Namespace) -> None:
     pictures = sample(backbone, [prompt] * arguments.count, SamplingConfig(), generator, lora=lora)
     made_with = {"prompt": arguments.prompt, "seed": str(arguments.seed)}
     if lora is not None:
-        made_with["lora"] = arguments.lora.name
+        made_with["lora"] = printable(arguments.lora.name)
     for picture in pictures:
         print(save_png(picture, free_path(arguments.out), made_with))
 
@@ -249,7 +254,7 @@ def _folder_name(path: Path) -> str:
 def _output_folder(wanted: Path, taken: Sequence[Path] = ()) -> Path:
     """A folder where no result would be overwritten; says so when it is another than was asked for."""
     out = free_folder(wanted, OUTPUTS, taken)
-    check_writable(out)
+    check_tensor_folder(out)
     if out.name != wanted.resolve().name:
         print(f"note: {wanted} is taken, writing to {out}", file=sys.stderr)
     return out

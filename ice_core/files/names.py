@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 import unicodedata
 
 from ice_core.errors import IceError
 
 MAX_BYTES = 240
-"""Of a file's name in UTF-8: disks take 255, and a name may be counted up ("-2")."""
+"""Of a file's name: disks take 255, and a name may be counted up ("-2")."""
 
 _DRIVE = re.compile(r"^[A-Za-z]:")
 _UNKNOWN = "\N{REPLACEMENT CHARACTER}"
@@ -21,6 +22,11 @@ def printable(text: str) -> str:
     """
     line = " ".join(text.split())
     return "".join(_UNKNOWN if unicodedata.category(c) in ("Cc", "Cs") else c for c in line)
+
+
+def is_text(text: str) -> bool:
+    """Whether it can be written as UTF-8: what a terminal hands over in another encoding cannot."""
+    return not any(unicodedata.category(c) == "Cs" for c in text)
 
 
 def parts_of(name: str) -> list[str]:
@@ -37,6 +43,8 @@ def check_name(name: str) -> None:
     parts = parts_of(name)
     if not name or any(part in ("", ".", "..") for part in parts) or _DRIVE.match(name):
         raise IceError(f"the name {name!r} leaves the output folder; use a plain name such as 'ball'")
+    if not is_text(name):
+        raise IceError(f"the name {name!r} is not UTF-8 text; type it anew, or set the terminal to UTF-8")
     if any(ord(c) < 32 or ord(c) == 127 or c in ' ,:*?"<>|' or c.isspace() for c in name):
         raise IceError(
             f"the name {name!r} cannot be used in a prompt or as a file; "
@@ -48,6 +56,6 @@ def check_name(name: str) -> None:
 
 def check_length(name: str) -> None:
     """Raise IceError when a file of this name could not be made, or not be counted up."""
-    size = len(name.encode("utf-8", "surrogatepass"))
+    size = len(os.fsencode(name))
     if size > MAX_BYTES:
         raise IceError(f"the name '{name[:30]}...' is {size} bytes long; use one of at most {MAX_BYTES}")

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import secrets
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from ice_core.errors import IceError
-from ice_core.files.names import check_name, parts_of
+from ice_core.files.names import check_name, is_text, parts_of
 
 
 def atomic_write(path: Path, data: bytes | str) -> Path:
@@ -38,6 +40,15 @@ def atomic_write(path: Path, data: bytes | str) -> Path:
             raise IceError(f"cannot write {path}: {reason}; choose another folder") from error
         raise
     return path
+
+
+def write_json(path: Path, plain: Any) -> Path:
+    """Write plain data as readable JSON, whole or not at all.
+
+    Lone surrogates, as in a file's name that is not UTF-8, become JSON's escapes and come back as they were.
+    """
+    text = json.dumps(plain, indent=2, ensure_ascii=False) + "\n"
+    return atomic_write(path, text.encode("utf-8", "backslashreplace"))
 
 
 def safe_path(folder: Path, name: str) -> Path:
@@ -92,3 +103,13 @@ def check_writable(folder: Path) -> None:
     except OSError as error:
         reason = error.strerror or str(error)
         raise IceError(f"cannot write to {folder}: {reason}; choose another folder with --out") from error
+
+
+def check_tensor_folder(folder: Path) -> None:
+    """Raise IceError unless safetensors files could be written to the folder, and read from it again."""
+    check_writable(folder)
+    if not is_text(str(Path(folder).resolve())):
+        raise IceError(
+            f"the folder {str(folder)!r} has a name that is not UTF-8, which safetensors cannot open; "
+            "choose another folder with --out"
+        )

@@ -13,7 +13,7 @@ from safetensors.torch import save
 
 from ice_core.concepts import Concept, ConceptSet
 from ice_core.errors import IceError
-from ice_core.files.paths import atomic_write
+from ice_core.files.paths import atomic_write, write_json
 from ice_core.training.refinement_state import RefinementState
 from ice_core.training.state import TrainingState
 
@@ -82,7 +82,7 @@ class RunFolder:
         tensors |= {f"mask/{c.key}": c.mask.byte() for c in concepts.concepts}
         found = [{"key": c.key, "label": c.label, "score": c.score} for c in concepts.concepts]
         atomic_write(self.path / "concepts.safetensors", save(tensors, {"ice.concepts": json.dumps(found)}))
-        atomic_write(self.path / RUN_FILE, json.dumps(asdict(start), indent=2, ensure_ascii=False) + "\n")
+        write_json(self.path / RUN_FILE, asdict(start))
 
     def load_start(self) -> tuple[RunStart, ConceptSet]:
         """What `save_start` wrote. Raises IceError when there is no run or it is damaged."""

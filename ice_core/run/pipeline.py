@@ -18,7 +18,7 @@ from ice_core.errors import IceError
 from ice_core.files.embeddings import check_names
 from ice_core.files.images import resize, save_png, working_size
 from ice_core.files.names import printable
-from ice_core.files.paths import check_writable
+from ice_core.files.paths import check_tensor_folder
 from ice_core.localization.loop import Retrieves, concepts_from_labels, concepts_from_masks, localize
 from ice_core.model.backbone import Backbone
 from ice_core.run.checks import check_labels
@@ -66,7 +66,7 @@ def extract(
         raise IceError(f"{len(masks)} masks for {len(labels)} labels; give one label per mask")
     check_labels(labels, settings.training.axes)
     settings.training.check_axes(backbone)
-    check_writable(folder.path)
+    check_tensor_folder(folder.path)
     start = RunStart(
         title=printable(title),
         date=datetime.now(timezone.utc).isoformat(timespec="seconds"),

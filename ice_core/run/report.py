@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ice_core.files.paths import atomic_write
+from ice_core.files.paths import write_json
 
 OUTPUTS = (
     "run.json", "report.json", "history.json", "concepts.safetensors", "training.safetensors",
@@ -61,11 +60,8 @@ class Report:
     source: Mapping[str, str]
     notes: tuple[str, ...]
 
-    def to_json(self) -> str:
-        return json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n"
-
     def write(self, path: Path) -> Path:
-        return atomic_write(path, self.to_json())
+        return write_json(path, asdict(self))
 
 
 def peak_memory_mib() -> float | None:

@@ -28,6 +28,7 @@ def test_a_line_break_in_a_label_or_in_the_name_of_the_picture_is_a_space(files:
     ("label", "message"),
     [
         ("b" * 151, "151 bytes long; use one of at most 150"),
+        ("ball\udcff", "not UTF-8 text"),
         ("\u7403" * 51, "153 bytes long"),
     ],
 )
@@ -41,3 +42,29 @@ def test_a_label_that_no_file_can_have_is_refused_before_any_work(
     assert err.count("\n") == 1
     assert "finding objects" not in err
     assert sorted(files.rglob("*")) == before
+
+
+def test_a_picture_whose_name_is_not_utf_8_is_taken(
+    files: Path, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    picture = "caf\udce9.png"
+    (files / "squares.png").rename(files / picture)
+    assert main([QUICK[0], picture, *QUICK[2:]]) == 0
+    report = json.loads((files / "out" / "report.json").read_text())
+    assert report["title"] == "caf\ufffd.png"
+    assert report["source"]["picture"] == picture
+    assert main(["extract", "--resume", "out"]) == 0
+    drawn = ["--concepts", "out", "--out", "caf\udce9-drawn.png"]
+    capfdbinary.readouterr()
+    assert main(["compose", "a {ball.object}", *drawn]) == 0
+    assert capfdbinary.readouterr().out == b"caf\xe9-drawn.png\n"
+    assert main(["compose", "a {ball.object}\udce9", *drawn]) == 2
+    assert b"is not UTF-8 text" in capfdbinary.readouterr().err
+
+
+def test_a_folder_that_could_not_be_read_again_is_refused_before_any_work(
+    files: Path, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    assert main([*QUICK[:-1], "r\udce9sult"]) == 2
+    assert b"not UTF-8, which safetensors cannot open" in capfdbinary.readouterr().err
+    assert not (files / "r\udce9sult").exists()
