@@ -38,17 +38,17 @@ def check_name(name: str) -> None:
     """Raise IceError for a relative path that no file should have, or that could not be typed in a prompt.
 
     Refused: empty names, `..`, absolute paths, drive letters, NUL and other control characters, spaces,
-    commas, and parts of more than `MAX_BYTES` bytes.
+    commas, braces, and parts of more than `MAX_BYTES` bytes.
     """
     parts = parts_of(name)
     if not name or any(part in ("", ".", "..") for part in parts) or _DRIVE.match(name):
         raise IceError(f"the name {name!r} leaves the output folder; use a plain name such as 'ball'")
     if not is_text(name):
         raise IceError(f"the name {name!r} is not UTF-8 text; type it anew, or set the terminal to UTF-8")
-    if any(ord(c) < 32 or ord(c) == 127 or c in ' ,:*?"<>|' or c.isspace() for c in name):
+    if any(ord(c) < 32 or ord(c) == 127 or c in ' ,:*?"<>|{}' or c.isspace() for c in name):
         raise IceError(
             f"the name {name!r} cannot be used in a prompt or as a file; "
-            'leave out spaces, commas and any of : * ? " < > |'
+            'leave out spaces, commas and any of : * ? " < > | { }'
         )
     for part in parts:
         check_length(part)

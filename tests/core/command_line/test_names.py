@@ -28,6 +28,7 @@ def test_a_line_break_in_a_label_or_in_the_name_of_the_picture_is_a_space(files:
     ("label", "message"),
     [
         ("b" * 151, "151 bytes long; use one of at most 150"),
+        ("{ball}", "leave out spaces, commas and any of"),
         ("ball\udcff", "not UTF-8 text"),
         ("\u7403" * 51, "153 bytes long"),
     ],
