@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ice_core.concepts import LearnedConcept, LearnedConcepts
 from ice_core.errors import IceError
+from ice_core.files.names import as_disks_compare, check_name
 from ice_core.files.paths import atomic_write, free_path, safe_path
 from ice_core.model.backbone import Token
 from ice_core.version import package_version
@@ -29,13 +30,25 @@ _ENCODER_OF_WIDTH = {1024: "clip_h", 1280: "clip_g"}
 
 
 def check_names(keys: Sequence[str], axes: Sequence[str], folder: Path = Path(".")) -> None:
-    """Raise IceError when concepts and axes of these names could not be saved; call it before training."""
-    for key in keys:
+    """Raise IceError when concepts and axes of these names could not be saved; call it before training.
+
+    On some disks capital letters do not count: tokens whose files differ in nothing else are refused too.
+    """
+    taken: dict[str, str] = {}
+    for key in dict.fromkeys(keys):
+        check_name(key)
         for role in (*_ROLES, *axes):
             name = file_name(key, role)
             if "/" in name or "\\" in name:
                 raise IceError(f"the name {name!r} leaves the output folder; use plain words")
             safe_path(folder, name)
+            token = f"{key}.{role}"
+            other = taken.setdefault(as_disks_compare(name), token)
+            if other != token:
+                raise IceError(
+                    f"the tokens {other} and {token} would share a file where capital letters do not count; "
+                    "choose another word for one of them"
+                )
 
 
 def file_name(key: str, role: str) -> str:

@@ -11,6 +11,8 @@ from ice_core.errors import IceError
 MAX_BYTES = 240
 """Of a file's name: disks take 255, and a name may be counted up ("-2")."""
 
+_DEVICE = re.compile(r"(con|prn|aux|nul|con(in|out)\$|(com|lpt)[0-9\u00b9\u00b2\u00b3])(\..*)?", re.I)
+"""Names that Windows keeps for devices, whatever the ending."""
 _DRIVE = re.compile(r"^[A-Za-z]:")
 _UNKNOWN = "\N{REPLACEMENT CHARACTER}"
 
@@ -38,7 +40,7 @@ def check_name(name: str) -> None:
     """Raise IceError for a relative path that no file should have, or that could not be typed in a prompt.
 
     Refused: empty names, `..`, absolute paths, drive letters, NUL and other control characters, spaces,
-    commas, braces, and parts of more than `MAX_BYTES` bytes.
+    commas, braces, the devices of Windows ("con"), and parts of more than `MAX_BYTES` bytes.
     """
     parts = parts_of(name)
     if not name or any(part in ("", ".", "..") for part in parts) or _DRIVE.match(name):
@@ -52,6 +54,8 @@ def check_name(name: str) -> None:
         )
     for part in parts:
         check_length(part)
+        if _DEVICE.fullmatch(part):
+            raise IceError(f"the name {part!r} is a device's on Windows, not a file's; use another word")
 
 
 def check_length(name: str) -> None:
@@ -59,3 +63,8 @@ def check_length(name: str) -> None:
     size = len(os.fsencode(name))
     if size > MAX_BYTES:
         raise IceError(f"the name '{name[:30]}...' is {size} bytes long; use one of at most {MAX_BYTES}")
+
+
+def as_disks_compare(name: str) -> str:
+    """The same for names that are one file where capital letters and kinds of accents do not count."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())

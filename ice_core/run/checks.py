@@ -23,4 +23,5 @@ def check_labels(labels: Sequence[str], axes: Sequence[str]) -> None:
                 f"the label '{label[:30]}...' is {size} bytes long; use one of at most {MAX_LABEL_BYTES}"
             )
         keys.add(unique_key(label.strip(), keys))
-    check_names(sorted(keys), axes)
+    # Without labels the objects' names are not known yet, but the axes are.
+    check_names(sorted(keys) or ["ball"], axes)

@@ -29,6 +29,7 @@ def test_a_line_break_in_a_label_or_in_the_name_of_the_picture_is_a_space(files:
     [
         ("b" * 151, "151 bytes long; use one of at most 150"),
         ("{ball}", "leave out spaces, commas and any of"),
+        ("con", "a device's on Windows"),
         ("ball\udcff", "not UTF-8 text"),
         ("\u7403" * 51, "153 bytes long"),
     ],
@@ -69,3 +70,11 @@ def test_a_folder_that_could_not_be_read_again_is_refused_before_any_work(
     assert main([*QUICK[:-1], "r\udce9sult"]) == 2
     assert b"not UTF-8, which safetensors cannot open" in capfdbinary.readouterr().err
     assert not (files / "r\udce9sult").exists()
+
+
+def test_axes_that_would_share_a_file_on_a_disk_that_ignores_case_are_refused(
+    files: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*QUICK[:-3], "Color,color", *QUICK[-2:]]) == 2
+    assert "ball.Color and ball.color would share a file" in capsys.readouterr().err
+    assert not (files / "out").exists()

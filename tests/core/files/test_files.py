@@ -76,6 +76,9 @@ def test_writing_makes_missing_folders_and_replaces_whole_files(tmp_path: Path) 
         "a/",
         "a\nb",
         "a" * 241,
+        "con",
+        "ice/AUX.png",
+        "com\u00b9.safetensors",
     ],
 )
 def test_unsafe_names_are_refused(tmp_path: Path, name: str) -> None:
@@ -177,6 +180,22 @@ def test_keys_that_leave_the_folder_are_refused_and_nothing_is_written(tmp_path:
     with pytest.raises(IceError, match="name"):
         check_names(["ball"], [key])
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("keys", "axes"),
+    [
+        (("ball",), ("Color", "color")),
+        (("ball",), ("Object",)),
+        (("ball", "ball_x"), ("color", "x_color")),
+        (("caf\u00e9", "cafe\u0301"), ("color",)),
+    ],
+)
+def test_tokens_that_would_share_a_file_on_some_disk_are_refused(
+    keys: tuple[str, ...], axes: tuple[str, ...]
+) -> None:
+    with pytest.raises(IceError, match="share a file"):
+        check_names(keys, axes)
 
 
 def test_missing_mixed_and_absent_concepts_are_told_apart(tmp_path: Path) -> None:
