@@ -62,6 +62,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_model_options(extract)
     extract.add_argument(
         "--clip",
+        type=_name,
         metavar="NAME",
         help=f"open_clip model that names the objects, as NAME/WEIGHTS or NAME=FILE ({CLIP})",
     )
@@ -151,6 +152,12 @@ def _seed(text: str) -> int:
     if not text.isdecimal() or int(text) >= 2**63:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to 2^63 - 1")
     return int(text)
+
+
+def _name(text: str) -> str:
+    if not text.strip():
+        raise argparse.ArgumentTypeError("the name is empty; leave the option out, or name a model")
+    return text
 
 
 def _words(text: str) -> tuple[str, ...]:

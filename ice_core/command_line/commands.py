@@ -6,6 +6,7 @@ Cheap checks come first in every command, the imports of torch and the models af
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import shlex
 import sys
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from ice_core.command_line.console import progress_display
 from ice_core.errors import IceError
-from ice_core.files.names import is_text, printable
+from ice_core.files.names import check_length, is_text, printable
 from ice_core.files.paths import check_tensor_folder, check_writable, free_folder, free_path
 from ice_core.run.defaults import AXES, BUNDLED_STEPS, CHECKPOINT_STEPS, CLIP, SNAPSHOT_EVERY
 from ice_core.run.report import OUTPUTS
@@ -64,7 +65,7 @@ def extract(arguments: argparse.Namespace) -> None:
     if not images:
         raise IceError("no picture was given; write for example: ice extract photo.jpg")
     for path in (*images, *(masks or ()), arguments.checkpoint, arguments.vocabulary):
-        if path is not None and not path.is_file():
+        if path is not None and not os.path.isfile(path):
             raise IceError(f"there is no file {path}")
     if masks and len(masks) != len(labels or ()):
         raise IceError(f"{len(masks)} masks for {len(labels or ())} labels; give one label per mask")
@@ -119,7 +120,7 @@ def _resume(arguments: argparse.Namespace, fixed: Sequence[str]) -> None:
     if given:
         raise IceError(f"--resume goes on with the run's own settings; leave out: {', '.join(given)}")
     out = arguments.resume
-    if not (out / "run.json").is_file():
+    if not os.path.isfile(out / "run.json"):
         raise IceError(f"there is no run to resume in {out}; give the output folder of an interrupted run")
     check_writable(out)
     from ice_core.run import pipeline
@@ -149,12 +150,14 @@ def compose(arguments: argparse.Namespace) -> None:
                 f"--concepts {text}: {f'the alias {alias!r}' if alias else 'no alias'} was given before; "
                 "write for example --concepts a=DIR --concepts b=DIR"
             )
-        if not path or not Path(path).exists():
+        if not path or not os.path.exists(path):
             raise IceError(f"--concepts {text}: there is no folder or file {path!r}")
         sources[alias] = Path(path)
     for path in (arguments.checkpoint, arguments.lora):
-        if path and not path.is_file():
+        if path and not os.path.isfile(path):
             raise IceError(f"there is no file {path}")
+    check_length(arguments.out.name)
+    free_path(arguments.out)
     check_writable(arguments.out.parent)
     import torch
 
@@ -207,8 +210,10 @@ def _backbone(checkpoint: Path | None, device: str) -> Backbone:
         accelerators = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
         device = next((name for name, there in accelerators.items() if there), "cpu")
     try:
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
+        if float(torch.ones(2, device=device).sum()) != 2:
+            raise RuntimeError("it does not add up")
+    # Backends that are not there raise whatever comes up: ImportError, NotImplementedError, ...
+    except Exception as error:
         raise IceError(f"the device {device!r} cannot be used; try --device cpu") from error
     if checkpoint is None:
         from ice_core.world.bundled import load_bundled_backbone

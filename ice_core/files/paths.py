@@ -69,10 +69,13 @@ def safe_path(folder: Path, name: str) -> Path:
 
 
 def free_path(path: Path) -> Path:
-    """`path` itself, or the first of "name-2.png", "name-3.png", ... that does not exist yet."""
+    """`path` itself, or the first of "name-2.png", "name-3.png", ... that does not exist yet.
+
+    Raises IceError when there can be no file of such a name.
+    """
     path = Path(path)
     candidate, n = path, 1
-    while candidate.exists() or candidate.is_symlink():
+    while _is_there(candidate):
         n += 1
         candidate = path.with_name(f"{path.stem}-{n}{path.suffix}")
     return candidate
@@ -81,11 +84,12 @@ def free_path(path: Path) -> Path:
 def free_folder(path: Path, names: Sequence[str], taken: Sequence[Path] = ()) -> Path:
     """`path` (made absolute), or the first of "path-2", "path-3", ... that could be written to freely.
 
-    That is a folder that has none of `names`, and is none of `taken`.
+    That is a folder that has none of `names`, and is none of `taken`. Raises IceError when there can be no
+    folder of such a name.
     """
-    path = Path(path).resolve()
+    path = _followed(path)
     candidate, n = path, 1
-    while candidate in taken or any((candidate / name).exists() for name in names):
+    while candidate in taken or any(_is_there(candidate / name) for name in names):
         n += 1
         candidate = path.with_name(f"{path.name}-{n}")
     return candidate
@@ -93,23 +97,46 @@ def free_folder(path: Path, names: Sequence[str], taken: Sequence[Path] = ()) ->
 
 def check_writable(folder: Path) -> None:
     """Raise IceError unless files could be written to the folder, which need not exist; it is not made."""
-    existing = Path(folder).resolve()
-    while not existing.exists() and existing != existing.parent:
+    existing = _followed(folder)
+    while not _is_there(existing) and existing != existing.parent:
         existing = existing.parent
     try:
         # Permission bits do not tell for shares, containers and full disks: only writing does.
         with tempfile.NamedTemporaryFile(dir=existing, prefix=".ice-"):
             pass
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise IceError(f"cannot write to {folder}: {reason}; choose another folder with --out") from error
+        raise _cannot_write(folder, error) from error
 
 
 def check_tensor_folder(folder: Path) -> None:
     """Raise IceError unless safetensors files could be written to the folder, and read from it again."""
     check_writable(folder)
-    if not is_text(str(Path(folder).resolve())):
+    if not is_text(str(_followed(folder))):
         raise IceError(
             f"the folder {str(folder)!r} has a name that is not UTF-8, which safetensors cannot open; "
             "choose another folder with --out"
         )
+
+
+def _followed(path: Path) -> Path:
+    """Absolute and without links; IceError for links that lead in a circle."""
+    try:
+        return Path(path).resolve(strict=False)
+    except (OSError, RuntimeError) as error:
+        raise _cannot_write(path, error) from error
+
+
+def _is_there(path: Path) -> bool:
+    """Whether there is anything of this name, a broken link too; IceError for a name that cannot be."""
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+    return True
+
+
+def _cannot_write(path: Path, error: OSError | RuntimeError) -> IceError:
+    reason = (isinstance(error, OSError) and error.strerror) or str(error)
+    return IceError(f"cannot write to {path}: {reason}; choose another folder with --out")

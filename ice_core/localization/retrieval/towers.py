@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -129,7 +130,7 @@ def _from_file(config: dict[str, Any], name: str, path: Path) -> open_clip.CLIP:
 
     if path.suffix != ".safetensors":
         raise IceError(f"{path} is not a .safetensors file; other formats can run code and are not read")
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise IceError(f"there is no file {path}; give the path of an open_clip model in safetensors")
     try:
         state = load_file(path)

@@ -14,7 +14,9 @@ import torch
 from extractions import MARKED, scene
 from PIL import Image
 
+from ice_core.command_line import commands
 from ice_core.command_line.cli import main
+from ice_core.errors import IceError
 from ice_core.files.embeddings import load_concepts
 from ice_core.files.images import load_image, resize_mask, save_png
 from ice_core.run import pipeline, training
@@ -135,6 +137,13 @@ def test_compose_draws_from_two_extractions(files: Path, capsys: pytest.CaptureF
         (["compose", "{x}", "--concepts", "a=.", "--concepts", "a=."], "given before"),
         (["compose", "{x}", "--concepts", "a=.", "--out", "picture.jpg"], "not a PNG"),
         (["compose", "{x}", "--concepts", "a=."], "no learned concepts"),
+        ([*MARKED, "--out", "o" * 300], "cannot write"),
+        ([*MARKED, "--out", "loop/out"], "cannot write"),
+        (["extract", "p" * 300], "there is no file"),
+        (["extract", "--resume", "r" * 300], "no run to resume"),
+        (["compose", "{x}", "--concepts", "a=" + "c" * 300], "there is no folder or file"),
+        (["compose", "{x}", "--concepts", "a=.", "--out", "o" * 252 + ".png"], "256 bytes long"),
+        (["compose", "{x}", "--concepts", "a=.", "--out", "loop/both.png"], "cannot write"),
     ],
 )
 def test_bad_input_is_one_clear_line_and_exit_code_2(
@@ -143,6 +152,7 @@ def test_bad_input_is_one_clear_line_and_exit_code_2(
     (files / "broken.png").write_bytes((files / "squares.png").read_bytes()[:100])
     Image.new("RGB", (31, 40)).save(files / "tiny.png")
     Image.new("L", (160, 96)).save(files / "zero.png")
+    (files / "loop").symlink_to(files / "loop")
     before = sorted(files.rglob("*"))
     assert main(arguments) == 2
     err = capsys.readouterr().err
@@ -160,6 +170,7 @@ def test_bad_input_is_one_clear_line_and_exit_code_2(
         ["demo", "--seed", "-1"],
         ["demo", "--steps", "0"],
         ["extract", "a.png", "--axes", "a,,b"],
+        ["extract", "a.png", "--clip", ""],
     ],
 )
 def test_arguments_that_cannot_be_parsed_exit_with_2(
@@ -169,6 +180,12 @@ def test_arguments_that_cannot_be_parsed_exit_with_2(
         main(arguments)
     assert stop.value.code == 2
     assert "usage: ice" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("device", ["meta", "hpu", "privateuseone", "cuda:99", "abacus"])
+def test_a_device_that_cannot_compute_is_refused(device: str) -> None:
+    with pytest.raises(IceError, match="cannot be used"):
+        commands._backbone(None, device)
 
 
 def test_help_and_argument_errors_do_not_wait_for_torch() -> None:
