@@ -9,31 +9,37 @@ from __future__ import annotations
 import argparse
 import codecs
 import io
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
 from ice_core.command_line import commands
+from ice_core.command_line.stopping import stopped_once
 from ice_core.errors import IceError
 from ice_core.run.defaults import AXES, BUNDLED_STEPS, CHECKPOINT_STEPS, CLIP
 from ice_core.version import package_version
 
-INTERRUPTED = 130
+BY_SIGNAL = 128
+"""What shells add to a signal's number: 130 after Ctrl-C, 143 after SIGTERM."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; 0 when it is done, 2 after bad input, 130 after Ctrl-C."""
+    """Run one command; 0 when it is done, 2 after bad input, 130 after Ctrl-C, 143 after SIGTERM."""
     _print_any_path(sys.stdout)
     arguments = build_parser().parse_args(argv)
-    try:
-        arguments.run(arguments)
-    except IceError as error:
-        print(f"ice: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt as interruption:
-        print(f"\nice: interrupted{'; ' + str(interruption) if interruption.args else ''}", file=sys.stderr)
-        return INTERRUPTED
+    with stopped_once() as received:
+        try:
+            arguments.run(arguments)
+        except IceError as error:
+            print(f"ice: {error}", file=sys.stderr)
+            return 2
+        except KeyboardInterrupt as interruption:
+            number = received[0] if received else signal.SIGINT
+            how = "terminated" if number == signal.SIGTERM else "interrupted"
+            print(f"\nice: {how}{'; ' + str(interruption) if interruption.args else ''}", file=sys.stderr)
+            return BY_SIGNAL + number
     return 0
 
 
