@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
-import torch
 from comfy_api.latest import io, ui
 from torch import Tensor
 
@@ -18,7 +16,6 @@ from .values import Progress, image_of, picture_of
 
 BUNDLED, OPEN_CLIP, CONNECTED = "bundled demo CLIP", "open_clip model", "connected CLIP_VISION"
 _REMEDY = f"use the source {OPEN_CLIP!r}"
-_TEXTS_AT_ONCE = 256
 
 
 class ConceptRetriever(io.ComfyNode):
@@ -108,7 +105,10 @@ class ConceptRetriever(io.ComfyNode):
             words = Vocabulary.from_text(vocabulary)
         else:
             words = world_vocabulary() if source == BUNDLED else Vocabulary.built_in()
-        retriever = Retriever(Watched(_towers(source, open_clip_model, clip_vision, clip)), words)
+        retriever = Retriever(_towers(source, open_clip_model, clip_vision, clip), words)
+        progress = Progress(len(words.words))
+        for done in retriever.prepare():
+            progress(done)
         found = tuple(retriever.retrieve(picture)[:count])
         if not found:
             raise IceError(
@@ -152,24 +152,3 @@ def _open_clip(text: str) -> Any:
 
     name, _, weights = (text, "", "") if "=" in text else text.partition("/")
     return load_open_clip(name, weights or None, comfy.model_management.text_encoder_device())
-
-
-class Watched:
-    """Towers that show progress and look for Cancel while they embed a whole vocabulary."""
-
-    def __init__(self, towers: Any) -> None:
-        self._towers = towers
-        self.name, self.fingerprint = towers.name, towers.fingerprint
-
-    def encode_images(self, images: Tensor) -> Tensor:
-        return self._towers.encode_images(images)
-
-    def encode_texts(self, texts: Sequence[str]) -> Tensor:
-        if len(texts) <= _TEXTS_AT_ONCE:
-            return self._towers.encode_texts(texts)
-        progress, parts = Progress(len(texts)), []
-        for start in range(0, len(texts), _TEXTS_AT_ONCE):
-            progress(start)
-            parts.append(self._towers.encode_texts(texts[start : start + _TEXTS_AT_ONCE]))
-        progress(len(texts))
-        return torch.cat(parts)

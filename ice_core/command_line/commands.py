@@ -165,7 +165,8 @@ def compose(arguments: argparse.Namespace) -> None:
     from ice_core.files.embeddings import load_concepts, load_token
     from ice_core.files.images import save_png
     from ice_core.files.lora import load_lora, lora_header
-    from ice_core.model.sampling import SamplingConfig, sample
+    from ice_core.model.sampling import SamplingConfig, sample_each
+    from ice_core.run.events import Progress
 
     loaded: dict[str, LearnedConcepts | Token] = {
         alias: load_token(path) if path.is_file() else load_concepts(path) for alias, path in sources.items()
@@ -184,12 +185,19 @@ def compose(arguments: argparse.Namespace) -> None:
                 file=sys.stderr,
             )
     generator = torch.Generator().manual_seed(arguments.seed)
-    pictures = sample(backbone, [prompt] * arguments.count, SamplingConfig(), generator, lora=lora)
+    pictures = sample_each(backbone, [prompt] * arguments.count, SamplingConfig(), generator, lora=lora)
     made_with = {"prompt": arguments.prompt, "seed": str(arguments.seed)}
     if lora is not None:
         made_with["lora"] = printable(arguments.lora.name)
-    for picture in pictures:
-        print(save_png(picture, free_path(arguments.out), made_with))
+    stage, done = "drawing pictures", 0
+    try:
+        with progress_display() as show:
+            show(Progress(stage, 0, arguments.count))
+            for done, picture in enumerate(pictures, start=1):
+                print(save_png(picture, free_path(arguments.out), made_with), flush=True)
+                show(Progress(stage, done, arguments.count))
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"{done} of {arguments.count} pictures are written") from None
 
 
 def _settings(arguments: argparse.Namespace, seed: int, steps: int) -> ExtractionSettings:

@@ -64,6 +64,8 @@ class ProgressBars:
             TimeRemainingColumn(),
             TextColumn("[dim]{task.fields[note]}", markup=True),
             console=Console(file=stream),
+            # What is printed goes above the bars, but not away from a file that it was redirected to.
+            redirect_stdout=sys.stdout.isatty(),
         )
         self.tasks: dict[str, int] = {}
 

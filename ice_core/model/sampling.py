@@ -42,7 +42,6 @@ def timesteps_for(steps: int, train_steps: int) -> list[int]:
     return [round(train_steps - i * train_steps / steps) - 1 for i in range(steps)]
 
 
-@torch.no_grad()
 def sample(
     backbone: Backbone,
     prompts: Sequence[Prompt],
@@ -52,13 +51,27 @@ def sample(
     batch: int = 8,
     lora: Lora | None = None,
 ) -> Tensor:
-    """One picture per prompt, [B, 3, H, W] in 0..1 on the CPU.
+    """The pictures of `sample_each` together, [B, 3, H, W] in 0..1 on the CPU."""
+    return torch.stack(list(sample_each(backbone, prompts, config, generator, size, batch, lora)))
+
+
+@torch.no_grad()
+def sample_each(
+    backbone: Backbone,
+    prompts: Sequence[Prompt],
+    config: SamplingConfig,
+    generator: torch.Generator,
+    size: tuple[int, int] | None = None,
+    batch: int = 8,
+    lora: Lora | None = None,
+) -> Iterator[Tensor]:
+    """One picture per prompt, [3, H, W] in 0..1 on the CPU, `batch` at a time as soon as they are drawn.
 
     size: (height, width) in pixels, default the model's own. The noise of picture i depends on the
     generator and on i alone, not on `batch`. lora: adapts the model, with and without the prompt.
     """
-    batches = _latents(backbone, prompts, config, generator, size, batch, lora)
-    return torch.cat([backbone.decode_latent(latents).clamp(0, 1).float().cpu() for latents in batches])
+    for latents in _latents(backbone, prompts, config, generator, size, batch, lora):
+        yield from backbone.decode_latent(latents).clamp(0, 1).float().cpu()
 
 
 @torch.no_grad()

@@ -20,6 +20,7 @@ from ice_core.files.images import resize, save_png, working_size
 from ice_core.files.names import printable
 from ice_core.files.paths import check_tensor_folder
 from ice_core.localization.loop import Retrieves, concepts_from_labels, concepts_from_masks, localize
+from ice_core.localization.retrieval.retriever import Retriever
 from ice_core.model.backbone import Backbone
 from ice_core.run.checks import check_labels
 from ice_core.run.events import Found, Progress, RunEvent, Written
@@ -168,6 +169,7 @@ def _find(
         result = concepts_from_labels(backbone, small, labels, config, generator)
     else:
         assert retriever is not None
+        yield from _prepared(retriever)
         for step in localize(backbone, retriever, small, config, generator):
             result = step.result
             yield Progress(stage, step.index, rounds, f"{step.label}: {len(step.found)} found")
@@ -176,3 +178,11 @@ def _find(
         raise IceError(f"no object {what}was found; name and mark them with --labels and --masks")
     yield Progress(stage, rounds, rounds, ", ".join(c.key for c in result.concepts))
     return result
+
+
+def _prepared(retriever: Retrieves) -> Generator[RunEvent, None, None]:
+    """Have a retriever's vocabulary embedded now, where that can be told."""
+    if isinstance(retriever, Retriever):
+        total = len(retriever.vocabulary.words)
+        for done in retriever.prepare():
+            yield Progress("reading vocabulary", done, total)

@@ -6,18 +6,21 @@ import hashlib
 import os
 import re
 import tempfile
+from collections.abc import Generator
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
+from typing import cast
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from ice_core.concepts import unit
 from ice_core.errors import IceError
-from ice_core.localization.retrieval.towers import ImageTextModel
+from ice_core.localization.retrieval.towers import TEXTS_AT_ONCE, ImageTextModel
 from ice_core.localization.vocabulary import WORDS_FILE
 
 
@@ -85,16 +88,37 @@ def default_cache_folder() -> Path:
 def build_dictionary(
     model: ImageTextModel, vocabulary: Vocabulary, cache_folder: Path | None = None, template: str = "{}"
 ) -> Dictionary:
+    """`embed_vocabulary` in one go."""
+    parts = embed_vocabulary(model, vocabulary, cache_folder, template)
+    while True:
+        try:
+            next(parts)
+        except StopIteration as end:
+            return cast(Dictionary, end.value)
+
+
+def embed_vocabulary(
+    model: ImageTextModel, vocabulary: Vocabulary, cache_folder: Path | None = None, template: str = "{}"
+) -> Generator[int, None, Dictionary]:
     """Embed every word put into `template`, or read what an earlier call with the same model, words and
     template left in `cache_folder` (None: the user's cache folder). A damaged file is written anew; a
-    folder that cannot be written to costs time, nothing else."""
+    folder that cannot be written to costs time, nothing else.
+
+    Yields how many words are embedded so far; nothing where they are read. Returns the dictionary.
+    """
     key = hashlib.sha256(
         "\n".join((model.fingerprint, vocabulary.fingerprint, template)).encode()
     ).hexdigest()
     path = (cache_folder or default_cache_folder()) / f"dictionary-{key[:32]}.safetensors"
-    raw = _read(path, key, len(vocabulary.words))
+    texts = [template.format(word) for word in vocabulary.words]
+    raw = _read(path, key, len(texts))
     if raw is None:
-        raw = unit(model.encode_texts([template.format(word) for word in vocabulary.words])).cpu()
+        parts = []
+        yield 0
+        for start in range(0, len(texts), TEXTS_AT_ONCE):
+            parts.append(model.encode_texts(texts[start : start + TEXTS_AT_ONCE]).cpu())
+            yield min(start + TEXTS_AT_ONCE, len(texts))
+        raw = unit(torch.cat(parts))
         _write(path, key, raw)
     return Dictionary.from_embeddings(vocabulary, raw)
 

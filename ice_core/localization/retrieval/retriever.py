@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -13,7 +12,7 @@ from torch import Tensor
 
 from ice_core.concepts import unit
 from ice_core.errors import IceError
-from ice_core.localization.retrieval.dictionary import Dictionary, Vocabulary, build_dictionary
+from ice_core.localization.retrieval.dictionary import Dictionary, Vocabulary, embed_vocabulary
 from ice_core.localization.retrieval.sparse import sparse_weights
 from ice_core.localization.retrieval.towers import ImageTextModel
 
@@ -86,11 +85,25 @@ class Retriever:
         self.model, self.vocabulary = model, vocabulary
         self.config = config or RetrievalConfig()
         self.image_mean, self.cache_folder = image_mean, cache_folder
+        self._dictionary: Dictionary | None = None
 
-    @cached_property
+    def prepare(self) -> Iterator[int]:
+        """Make or read the dictionary, which takes a minute for some ten thousand words.
+
+        Yields how many words are embedded so far; nothing where they are there already.
+        """
+        if self._dictionary is None:
+            self._dictionary = yield from embed_vocabulary(
+                self.model, self.vocabulary, self.cache_folder, self.config.template
+            )
+
+    @property
     def dictionary(self) -> Dictionary:
-        """Word embeddings; made or read on first use."""
-        return build_dictionary(self.model, self.vocabulary, self.cache_folder, self.config.template)
+        """Word embeddings; made or read on first use, or by `prepare`."""
+        for _ in self.prepare():
+            pass
+        assert self._dictionary is not None
+        return self._dictionary
 
     def retrieve(self, image: Tensor, used: Sequence[str] = ()) -> list[Retrieved]:
         """Names for what a picture [3, H, W] in 0..1 shows, best first, none that repeats a used label.
