@@ -21,3 +21,6 @@ NEUTRAL_TEMPLATES: tuple[str, ...] = (
 
 SEGMENTATION_TEMPLATE = "{} things background"
 """Prompt of the attention segmentor: the concept, everything else, and the ground it stands on."""
+
+PRIOR_TEMPLATE = "a photo of a {}"
+"""Prompt of the model's own pictures that refinement is to leave as they are: a plain label."""

@@ -22,7 +22,8 @@ from ice_core.files.paths import check_tensor_folder
 from ice_core.localization.loop import Retrieves, concepts_from_labels, concepts_from_masks, localize
 from ice_core.localization.retrieval.retriever import Retriever
 from ice_core.model.backbone import Backbone
-from ice_core.run.checks import check_labels
+from ice_core.model.prompts import PRIOR_TEMPLATE, SEGMENTATION_TEMPLATE
+from ice_core.run.checks import check_labels, check_prompts, check_vocabulary
 from ice_core.run.events import Found, Progress, RunEvent, Written
 from ice_core.run.folder import History, RunFolder, RunStart
 from ice_core.run.presenting import present
@@ -65,8 +66,7 @@ def extract(
         raise IceError("without a retriever the objects have to be named: give labels")
     if masks is not None and len(masks) != len(labels):
         raise IceError(f"{len(masks)} masks for {len(labels)} labels; give one label per mask")
-    check_labels(labels, settings.training.axes)
-    settings.training.check_axes(backbone)
+    _check(backbone, retriever, settings, labels, masks is None)
     check_tensor_folder(folder.path)
     start = RunStart(
         title=printable(title),
@@ -79,6 +79,24 @@ def extract(
         notes=tuple(notes),
     )
     return _extract(backbone, retriever, image, folder, settings, labels, masks, start, preview_every)
+
+
+def _check(
+    backbone: Backbone,
+    retriever: Retrieves | None,
+    settings: ExtractionSettings,
+    labels: Sequence[str],
+    searched: bool,
+) -> None:
+    """Raise IceError for names and prompts that would not work later on."""
+    check_labels(labels, settings.training.axes)
+    settings.training.check_axes(backbone)
+    words = labels
+    if not labels and isinstance(retriever, Retriever):
+        words = check_vocabulary(retriever.vocabulary, settings.training.axes)
+    templates = ["{}"] + [SEGMENTATION_TEMPLATE] * searched
+    templates += [PRIOR_TEMPLATE] * (settings.refinement.steps > 0)
+    check_prompts(backbone, settings.training, words, templates)
 
 
 def _extract(
@@ -119,6 +137,7 @@ def resume(backbone: Backbone, out: Path, preview_every: int = 0) -> Generator[R
             f"{backbone.name} ({backbone.fingerprint[:12]}); give it the same base model"
         )
     settings = ExtractionSettings.from_plain(start.settings)
+    check_names([c.key for c in concepts.concepts], settings.training.axes)
     job = Job(backbone, concepts, settings, start.title, start.date, preview_every)
     return _resume(job, folder, start)
 

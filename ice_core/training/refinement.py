@@ -19,7 +19,7 @@ from ice_core.concepts import ConceptSet, LearnedConcepts, check_fits
 from ice_core.errors import IceError
 from ice_core.model.backbone import Backbone, Prompt, TextFeatures
 from ice_core.model.lora import Lora
-from ice_core.model.prompts import NEUTRAL_TEMPLATES
+from ice_core.model.prompts import NEUTRAL_TEMPLATES, PRIOR_TEMPLATE
 from ice_core.model.sampling import SamplingConfig, sample_latents
 from ice_core.training.config import TrainingConfig
 from ice_core.training.descent import learning, moments_of, restore_moments
@@ -41,7 +41,6 @@ __all__ = [
 ]
 
 PHASE = 3
-_PRIOR_TEMPLATE = "a photo of a {}"
 
 
 @dataclass(frozen=True)
@@ -145,7 +144,7 @@ def _begin(
     drawn = []
     for i in range(total):
         with learning():
-            prompt = Prompt((_PRIOR_TEMPLATE.format(labels[i % len(labels)]),))
+            prompt = Prompt((PRIOR_TEMPLATE.format(labels[i % len(labels)]),))
             drawn.append(sample_latents(backbone, [prompt], SamplingConfig(), generator))
         yield PriorDrawn(i + 1, total)
     with learning():
@@ -188,7 +187,7 @@ class _Session:
         }
         self.prior = state.prior.clone().to(self.device)
         labels = sorted({subject.label for subject in self.scene.subjects})
-        prompts = [Prompt((_PRIOR_TEMPLATE.format(label),)) for label in labels]
+        prompts = [Prompt((PRIOR_TEMPLATE.format(label),)) for label in labels]
         with torch.no_grad():
             self.classes = [backbone.encode_prompts([prompt]) for prompt in prompts]
         start = state.lora.detach()
