@@ -71,6 +71,11 @@ class RunFolder:
         """Whether there is something to go on from."""
         return (self.path / RUN_FILE).exists()
 
+    def check_free(self) -> None:
+        """Raise IceError when a run has begun here, whose result another one would overwrite."""
+        if self.started:
+            raise IceError(f"{self.path} holds a run already; resume it, or choose another folder")
+
     def save_start(self, start: RunStart, concepts: ConceptSet) -> None:
         """Write what was found, then `run.json`, whose presence means that the run can go on.
 

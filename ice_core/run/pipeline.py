@@ -17,6 +17,7 @@ from ice_core.concepts import ConceptSet
 from ice_core.errors import IceError
 from ice_core.files.embeddings import check_names
 from ice_core.files.images import resize, save_png, working_size
+from ice_core.files.lock import claimed
 from ice_core.files.names import printable
 from ice_core.files.paths import check_tensor_folder
 from ice_core.localization.loop import Retrieves, concepts_from_labels, concepts_from_masks, localize
@@ -55,13 +56,13 @@ def extract(
     drawn as they are every so many steps. Input is checked when this is called, models work when events
     are asked for. Nothing is written before concepts are found; from then on `resume` can go on, and
     closing the stream or an exception (Ctrl-C too) leaves what was learned. The last event is `Written`.
-    Raises IceError for input that cannot be used, and when `out` holds a run already.
+    Raises IceError for input that cannot be used, and when `out` holds a run already or another process
+    works in it.
     """
     settings = settings or ExtractionSettings()
     labels = [" ".join(label.split()) for label in labels or ()]
     folder = RunFolder(Path(out))
-    if folder.started:
-        raise IceError(f"{out} holds a run already; resume it, or choose another folder")
+    folder.check_free()
     if retriever is None and not labels:
         raise IceError("without a retriever the objects have to be named: give labels")
     if masks is not None and len(masks) != len(labels):
@@ -78,7 +79,8 @@ def extract(
         source=dict(source or {}),
         notes=tuple(notes),
     )
-    return _extract(backbone, retriever, image, folder, settings, labels, masks, start, preview_every)
+    events = _extract(backbone, retriever, image, folder, settings, labels, masks, start, preview_every)
+    return _alone(folder, events)
 
 
 def _check(
@@ -110,6 +112,8 @@ def _extract(
     start: RunStart,
     preview_every: int,
 ) -> Generator[RunEvent, None, Report]:
+    # Another run may have begun, and ended, since this one was asked for.
+    folder.check_free()
     clock = time.monotonic()
     concepts = yield from _find(backbone, retriever, image, settings, labels, masks)
     check_names([c.key for c in concepts.concepts], settings.training.axes)
@@ -121,20 +125,30 @@ def _extract(
     folder.save_history(History((), {"localization": time.monotonic() - clock}))
     folder.save_start(start, concepts)
     yield Found(concepts)
-    return (yield from resume(backbone, folder.path, preview_every))
+    return (yield from _go_on(backbone, folder, preview_every))
 
 
 def resume(backbone: Backbone, out: Path, preview_every: int = 0) -> Generator[RunEvent, None, Report]:
     """Go on with the run in `out` from its last snapshot, to the same numbers as without interruption.
 
-    Raises IceError when there is none, or it was started with another base model.
+    Raises IceError when there is none, it was started with another base model, or another process is at it.
     """
     folder = RunFolder(Path(out))
+    return _alone(folder, _go_on(backbone, folder, preview_every))
+
+
+def _alone(folder: RunFolder, events: Generator[RunEvent, None, Report]) -> Generator[RunEvent, None, Report]:
+    """The same events, while nobody else works in the folder."""
+    with claimed(folder.path), closing(events):
+        return (yield from events)
+
+
+def _go_on(backbone: Backbone, folder: RunFolder, preview_every: int) -> Generator[RunEvent, None, Report]:
     start, concepts = folder.load_start()
     if start.base_fingerprint != backbone.fingerprint:
         raise IceError(
-            f"the run in {out} was started with {start.base_name} ({start.base_fingerprint[:12]}), not with "
-            f"{backbone.name} ({backbone.fingerprint[:12]}); give it the same base model"
+            f"the run in {folder.path} was started with {start.base_name} ({start.base_fingerprint[:12]}), "
+            f"not with {backbone.name} ({backbone.fingerprint[:12]}); give it the same base model"
         )
     settings = ExtractionSettings.from_plain(start.settings)
     check_names([c.key for c in concepts.concepts], settings.training.axes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,9 @@ from torch import Tensor
 from ice_core.errors import IceError
 from ice_core.localization.retrieval.dictionary import Vocabulary
 from ice_core.localization.retrieval.retriever import Retriever
-from ice_core.run.pipeline import extract
+from ice_core.run.events import RunEvent
+from ice_core.run.pipeline import extract, finish, resume
+from ice_core.run.report import Report
 from ice_core.run.settings import ExtractionSettings
 from ice_core.training.refinement_state import RefinementConfig
 
@@ -77,3 +80,24 @@ def test_words_that_name_no_object_may_be_anything(tmp_path: Path) -> None:
 def test_the_built_in_words_can_all_name_files(tmp_path: Path) -> None:
     retriever = Retriever(NotAsked(), Vocabulary.built_in())
     extract(FakeBackbone(), retriever, scene()[0], tmp_path / "out", SETTINGS)
+
+
+def test_a_second_run_in_the_same_folder_is_refused(tmp_path: Path) -> None:
+    image, masks = scene()
+
+    def again() -> Generator[RunEvent, None, Report]:
+        return extract(FakeBackbone(), None, image, tmp_path / "out", SETTINGS, ["ball", "cube"], masks)
+
+    first, second, third = again(), again(), again()
+    next(first)
+    with pytest.raises(IceError, match="another run is at work in"):
+        next(second)
+    finish(first)
+    with pytest.raises(IceError, match="holds a run already"):
+        next(third)
+    resumed = resume(FakeBackbone(), tmp_path / "out")
+    next(resumed)
+    with pytest.raises(IceError, match="another run is at work in"):
+        next(resume(FakeBackbone(), tmp_path / "out"))
+    resumed.close()
+    assert not (tmp_path / "out" / ".lock").exists()
