@@ -18,7 +18,7 @@ from ice_core.command_line.console import progress_display
 from ice_core.errors import IceError
 from ice_core.files.names import check_length, is_text, printable
 from ice_core.files.paths import check_tensor_folder, check_writable, free_folder, free_path
-from ice_core.run.defaults import AXES, BUNDLED_STEPS, CHECKPOINT_STEPS, CLIP, SNAPSHOT_EVERY
+from ice_core.run.defaults import AXES, BUNDLED_STEPS, CHECKPOINT_STEPS, SNAPSHOT_EVERY
 from ice_core.run.report import OUTPUTS
 
 if TYPE_CHECKING:
@@ -37,8 +37,8 @@ def demo(arguments: argparse.Namespace) -> None:
     out = _output_folder(arguments.out or Path("ice-output/demo"))
     seed = arguments.seed or 0
     settings = _settings(arguments, seed, BUNDLED_STEPS)
+    from ice_core.api import load_retriever
     from ice_core.run import pipeline
-    from ice_core.world.bundled import bundled_retriever
     from ice_core.world.renderer import render
     from ice_core.world.scenes import sample_scene
 
@@ -47,9 +47,8 @@ def demo(arguments: argparse.Namespace) -> None:
     print(f"the scene: {objects} on {scene.ground}", flush=True)
     image = render([scene]).images[0]
     backbone = _backbone(None, "cpu")
-    retriever = bundled_retriever(backbone)  # type: ignore[arg-type]
     events = pipeline.extract(
-        backbone, retriever, image, out, settings, title=f"the rendered scene {seed}",
+        backbone, load_retriever(backbone), image, out, settings, title=f"the rendered scene {seed}",
         source={"command": "demo"}, notes=[f"rendered: {objects} on {scene.ground}"],
         preview_every=arguments.preview_every or 0,
     )  # fmt: skip
@@ -212,51 +211,26 @@ def _settings(arguments: argparse.Namespace, seed: int, steps: int) -> Extractio
 
 
 def _backbone(checkpoint: Path | None, device: str) -> Backbone:
-    import torch
+    from ice_core.api import load_model
 
-    if device == "auto":
-        accelerators = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-        device = next((name for name, there in accelerators.items() if there), "cpu")
-    try:
-        if float(torch.ones(2, device=device).sum()) != 2:
-            raise RuntimeError("it does not add up")
-    # Backends that are not there raise whatever comes up: ImportError, NotImplementedError, ...
-    except Exception as error:
-        raise IceError(f"the device {device!r} cannot be used; try --device cpu") from error
-    if checkpoint is None:
-        from ice_core.world.bundled import load_bundled_backbone
-
-        return load_bundled_backbone(device)
-    from ice_core.standalone.checkpoint import load_checkpoint
-
-    return load_checkpoint(checkpoint, device)
+    return load_model(checkpoint, device)
 
 
 def _retriever(arguments: argparse.Namespace, backbone: Backbone) -> tuple[Retriever, list[str]]:
     """What names the objects, and a note about it for the report."""
+    from ice_core.api import load_retriever
     from ice_core.localization.retrieval.dictionary import Vocabulary
-    from ice_core.localization.retrieval.retriever import Retriever
-    from ice_core.localization.retrieval.towers import ImageTextModel, load_open_clip
-    from ice_core.world.bundled import load_bundled_towers, world_vocabulary
 
-    bundled = arguments.checkpoint is None and arguments.clip is None
-    towers: ImageTextModel
-    if bundled:
-        towers = load_bundled_towers(backbone)  # type: ignore[arg-type]
-    else:
-        text = arguments.clip or CLIP
-        name, _, weights = (text, "", "") if "=" in text else text.rpartition("/")
-        towers = load_open_clip(name or text, weights or None, backbone.device)
-    vocabulary = world_vocabulary() if bundled else Vocabulary.built_in()
+    vocabulary = None
     if arguments.vocabulary:
         try:
             vocabulary = Vocabulary.from_text(arguments.vocabulary.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError) as error:
             raise IceError(f"cannot read the words in {arguments.vocabulary}: {error}") from error
-    retriever = Retriever(towers, vocabulary)
+    retriever = load_retriever(backbone, arguments.clip, vocabulary)
     centred = "not centred" if retriever.image_mean is None else "centred on the model's image mean"
-    how = f"objects named by {towers.name} out of {len(vocabulary.words)} words; pictures {centred}"
-    return retriever, [how]
+    words = len(retriever.vocabulary.words)
+    return retriever, [f"objects named by {retriever.model.name} out of {words} words; pictures {centred}"]
 
 
 def _folder_name(path: Path) -> str:

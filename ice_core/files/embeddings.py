@@ -88,7 +88,7 @@ def save_token(
 
 def save_concepts(
     learned: LearnedConcepts,
-    folder: Path,
+    folder: Path | str,
     date: str = "",
     thumbnails: Mapping[str, str] | None = None,
     replace: bool = False,
@@ -98,6 +98,7 @@ def save_concepts(
     thumbnails: data URIs by token name. Unless `replace` is set nothing is overwritten: where one of the
     files exists the whole set goes to the first free one of "folder-2", "folder-3", ...
     """
+    folder = Path(folder)
     check_names([c.key for c in learned.concepts], learned.axes, folder)
     slots = [
         (index, concept, role, token)
@@ -199,7 +200,7 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
     return {str(k): v.detach() for k, v in content.items() if isinstance(v, Tensor)}
 
 
-def load_concepts(folder: Path) -> LearnedConcepts:
+def load_concepts(folder: Path | str) -> LearnedConcepts:
     """Read what `save_concepts` wrote, from the files' headers alone; `folder` may be the run's own folder.
 
     Raises IceError when there is nothing, when a concept's object or instance token is missing, or when

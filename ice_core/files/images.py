@@ -35,20 +35,42 @@ def load_image_with_notes(path: Path) -> tuple[Tensor, tuple[str, ...]]:
     damaged, cut short, or has a side under 32 pixels.
     """
     path = Path(path)
+    return _taken(_open(path), str(path), path.name)
+
+
+def as_image(picture: Path | str | Image.Image | Tensor) -> tuple[Tensor, tuple[str, ...]]:
+    """A file, a PIL picture or a tensor [3, H, W] in 0..1 -> what `load_image_with_notes` gives of a file.
+
+    Raises IceError for what is no such picture, or has a side under 32 pixels.
+    """
+    if isinstance(picture, Image.Image):
+        return _taken(picture, "the picture", "the picture")
+    if not isinstance(picture, Tensor):
+        return load_image_with_notes(Path(picture))
+    if picture.ndim != 3 or picture.shape[0] != 3 or min(picture.shape[1:]) < MIN_SIDE:
+        shape = list(picture.shape)
+        raise IceError(f"the picture has shape {shape}; give [3, height, width], {MIN_SIDE} or more per side")
+    values = picture.detach().float().cpu()
+    if not values.isfinite().all() or values.min() < 0 or values.max() > 1:
+        raise IceError("the picture holds values outside of 0..1; divide bytes by 255")
+    return values.contiguous(), ()
+
+
+def _taken(image: Image.Image, where: str, name: str) -> tuple[Tensor, tuple[str, ...]]:
+    """Pixels and notes of an open picture; where, name: for messages and notes."""
     notes = []
-    image = _open(path)
     if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
-        notes.append(f"{path.name}: the first of {getattr(image, 'n_frames', 1)} frames was taken")
+        notes.append(f"{name}: the first of {getattr(image, 'n_frames', 1)} frames was taken")
     if min(image.size) < MIN_SIDE:
         width, height = image.size
-        raise IceError(f"{path} is {width} x {height} pixels; each side must have at least {MIN_SIDE}")
+        raise IceError(f"{where} is {width} x {height} pixels; each side must have at least {MIN_SIDE}")
     upright = _upright(image)
     if upright is not image:
-        notes.append(f"{path.name}: turned upright as its EXIF data says")
+        notes.append(f"{name}: turned upright as its EXIF data says")
     values = _values(upright)
     if len(values) == 4:
         if values[3].min() < 1:
-            notes.append(f"{path.name}: transparent parts were laid over white")
+            notes.append(f"{name}: transparent parts were laid over white")
         values = values[:3] * values[3:] + (1 - values[3:])
     return values.contiguous(), tuple(notes)
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ice_core.localization.retrieval.dictionary import Vocabulary
     from ice_core.localization.retrieval.retriever import Retriever
     from ice_core.localization.retrieval.towers import OpenClipTowers
+    from ice_core.model.backbone import Backbone
     from ice_core.standalone.backbone import StandaloneBackbone
 
 WEIGHTS = Path(__file__).parent / "weights"
@@ -62,6 +63,11 @@ def _text_state(checkpoint: Path) -> dict[str, Tensor]:
     with safe_open(checkpoint, "pt") as file:
         names = [name for name in file.keys() if name.startswith(TEXT_PREFIX)]  # noqa: SIM118
         return {name.removeprefix(TEXT_PREFIX): file.get_tensor(name) for name in names}
+
+
+def is_bundled(backbone: Backbone) -> bool:
+    """Whether a model has the bundled checkpoint's weights, whoever hosts it."""
+    return MODEL_FILE.is_file() and backbone.fingerprint == _sha256(MODEL_FILE)
 
 
 @cache

@@ -1,0 +1,207 @@
+"""What `import ice_core` offers: open a model, take a picture apart, draw with what was learned."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ice_core.composition import parse_prompt
+from ice_core.concepts import ConceptSet, LearnedConcepts
+from ice_core.errors import IceError
+from ice_core.files.embeddings import load_concepts, load_token
+from ice_core.files.images import as_image, load_mask, to_pil
+from ice_core.files.lora import load_lora
+from ice_core.localization.loop import Retrieves
+from ice_core.localization.retrieval.dictionary import Vocabulary
+from ice_core.localization.retrieval.retriever import Retriever
+from ice_core.localization.retrieval.towers import load_open_clip
+from ice_core.model.backbone import Backbone, Token
+from ice_core.model.lora import Lora
+from ice_core.model.sampling import SamplingConfig, sample
+from ice_core.run import pipeline
+from ice_core.run.defaults import CLIP
+from ice_core.run.events import RunEvent, Trained
+from ice_core.run.folder import RunFolder
+from ice_core.run.report import Report
+from ice_core.run.settings import ExtractionSettings
+from ice_core.standalone.checkpoint import load_checkpoint
+from ice_core.standalone.devices import dtype_named, usable_device
+from ice_core.world.bundled import (
+    MODEL_FILE,
+    is_bundled,
+    load_bundled_towers,
+    require_weights,
+    world_vocabulary,
+)
+
+File: TypeAlias = str | Path
+Picture: TypeAlias = File | Image.Image | Tensor
+Learned: TypeAlias = LearnedConcepts | Token | File
+Events: TypeAlias = Generator[RunEvent, None, Report]
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """A picture taken apart.
+
+    folder: where everything is written; found: the objects with their masks, at the size the model works
+    at; learned: their tokens; lora: what refinement learned, where it ran; report: scores, boxes, files,
+    seconds.
+    """
+
+    folder: Path
+    found: ConceptSet
+    learned: LearnedConcepts
+    lora: Lora | None
+    report: Report
+
+
+def load_model(
+    path: File | None = None, device: str | torch.device = "auto", dtype: str | torch.dtype = "float32"
+) -> Backbone:
+    """Open a Stable Diffusion 1.x checkpoint, or without a path the small model that comes along.
+
+    device: "cpu", "cuda", "mps", ..., or "auto" for the accelerator that is there; dtype: "float32",
+    "bfloat16" or "float16". Raises IceError for a file or device that cannot be used.
+    """
+    where, precision = usable_device(device), dtype_named(dtype)
+    return load_checkpoint(require_weights(MODEL_FILE) if path is None else Path(path), where, precision)
+
+
+def load_retriever(
+    model: Backbone, clip: str | None = None, vocabulary: Vocabulary | None = None
+) -> Retriever:
+    """What names the objects of a picture.
+
+    clip: open_clip's NAME/WEIGHTS, downloaded on first use, or NAME=FILE; vocabulary: words that it may
+    use. Without them the bundled model's own CLIP and words for the bundled model, else a ViT-L/14 and
+    13 000 English words. Raises IceError for a CLIP that cannot be opened.
+    """
+    if clip is None and is_bundled(model):
+        return Retriever(load_bundled_towers(device=str(model.device)), vocabulary or world_vocabulary())
+    text = clip or CLIP
+    name, _, weights = (text, "", "") if "=" in text else text.rpartition("/")
+    towers = load_open_clip(name or text, weights or None, model.device)
+    return Retriever(towers, vocabulary or Vocabulary.built_in())
+
+
+def extract(
+    model: Backbone,
+    picture: Picture,
+    out: File,
+    *,
+    labels: Sequence[str] | None = None,
+    masks: Sequence[File | Tensor] | None = None,
+    retriever: Retrieves | None = None,
+    settings: ExtractionSettings | None = None,
+    preview_every: int = 0,
+) -> Events:
+    """Take a picture apart into the folder `out`, as a stream of events (`ice_core.run.events`).
+
+    picture: a file, a PIL picture, or a tensor [3, H, W] in 0..1. labels: the names of its objects; without
+    them `retriever` names what is there, by default `load_retriever(model)`. masks: one per label, files or
+    [h, w]; without them the objects are looked for. preview_every: steps between pictures on the way.
+
+    Work is done when an event is asked for. Closing the stream, or an exception, keeps what was learned so
+    far, and `resume` goes on. Raises IceError for what cannot be used, and when `out` holds a run already.
+    """
+    image, notes = as_image(picture)
+    size = (image.shape[1], image.shape[2])
+    file = Path(picture) if isinstance(picture, str | Path) else None
+    return pipeline.extract(
+        model,
+        retriever or (None if labels else load_retriever(model)),
+        image,
+        Path(out),
+        settings,
+        labels,
+        None if masks is None else [_mask(mask, size) for mask in masks],
+        title=file.name if file else "a picture",
+        source={"picture": str(file)} if file else None,
+        notes=notes,
+        preview_every=preview_every,
+    )
+
+
+def extract_concepts(
+    model: Backbone,
+    picture: Picture,
+    out: File,
+    *,
+    labels: Sequence[str] | None = None,
+    masks: Sequence[File | Tensor] | None = None,
+    retriever: Retrieves | None = None,
+    settings: ExtractionSettings | None = None,
+    preview_every: int = 0,
+    listener: Callable[[RunEvent], None] | None = None,
+) -> Extraction:
+    """`extract` from beginning to end -> the result. listener: is told every event."""
+    trained: list[Trained] = []
+
+    def tell(event: RunEvent) -> None:
+        if isinstance(event, Trained):
+            trained.append(event)
+        if listener is not None:
+            listener(event)
+
+    events = extract(
+        model, picture, out, labels=labels, masks=masks, retriever=retriever, settings=settings,
+        preview_every=preview_every,
+    )  # fmt: skip
+    report = pipeline.finish(events, tell)
+    _, found = RunFolder(Path(out)).load_start()
+    return Extraction(Path(out), found, trained[-1].learned, trained[-1].lora, report)
+
+
+def resume(model: Backbone, out: File, preview_every: int = 0) -> Events:
+    """Go on with an interrupted run in `out` as a stream of events, to the same numbers as without the break.
+
+    Raises IceError when there is no run, or it was started with another model.
+    """
+    return pipeline.resume(model, Path(out), preview_every)
+
+
+def compose(
+    model: Backbone,
+    prompt: str,
+    concepts: Learned | Mapping[str, Learned],
+    *,
+    count: int = 1,
+    seed: int = 0,
+    size: tuple[int, int] | None = None,
+    lora: Lora | File | None = None,
+    settings: SamplingConfig | None = None,
+) -> list[Image.Image]:
+    """Draw `count` pictures of a prompt such as "a photo of {ball.object} {ball.color}".
+
+    concepts: learned ones, or the folder of an extraction, or an embedding's file; a mapping names several,
+    {"a": ..., "b": ...}, for "{a.ball.object} {b.cube.color}". size: (height, width) in pixels, by default
+    the model's own. lora: from refinement, or its file. Raises IceError for placeholders that were not
+    learned, and for tokens or a LoRA of a model of another kind.
+    """
+    if count < 1:
+        raise IceError(f"count is {count}; draw at least 1 picture")
+    sources = concepts if isinstance(concepts, Mapping) else {"": concepts}
+    parsed = parse_prompt(prompt, {alias: _learned(source) for alias, source in sources.items()}, model)
+    if lora is not None:
+        lora = lora if isinstance(lora, Lora) else load_lora(Path(lora))
+        lora.check(model.lora_targets, model.name)
+    generator = torch.Generator().manual_seed(seed)
+    config = settings or SamplingConfig()
+    return [to_pil(x) for x in sample(model, [parsed] * count, config, generator, size, lora=lora)]
+
+
+def _mask(mask: File | Tensor, size: tuple[int, int]) -> Tensor:
+    return mask if isinstance(mask, Tensor) else load_mask(Path(mask), size)[0]
+
+
+def _learned(source: Learned) -> LearnedConcepts | Token:
+    if isinstance(source, LearnedConcepts | Token):
+        return source
+    return load_token(Path(source)) if Path(source).is_file() else load_concepts(Path(source))
