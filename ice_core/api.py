@@ -63,15 +63,25 @@ class Extraction:
 
 
 def load_model(
-    path: File | None = None, device: str | torch.device = "auto", dtype: str | torch.dtype = "float32"
+    path: File | None = None,
+    device: str | torch.device = "auto",
+    dtype: str | torch.dtype = "auto",
+    gradient_checkpointing: bool = False,
 ) -> Backbone:
     """Open a Stable Diffusion 1.x checkpoint, or without a path the small model that comes along.
 
     device: "cpu", "cuda", "mps", ..., or "auto" for the accelerator that is there; dtype: "float32",
-    "bfloat16" or "float16". Raises IceError for a file or device that cannot be used.
+    "bfloat16", "float16", or "auto" for bfloat16 where an accelerator has it, else float32. Tokens, losses
+    and optimizer are float32 with all of them. gradient_checkpointing: training computes the U-Net's
+    activations twice instead of keeping them, which takes less memory and more time. Raises IceError for a
+    file or device that cannot be used.
     """
-    where, precision = usable_device(device), dtype_named(dtype)
-    return load_checkpoint(require_weights(MODEL_FILE) if path is None else Path(path), where, precision)
+    where = usable_device(device)
+    file = require_weights(MODEL_FILE) if path is None else Path(path)
+    model = load_checkpoint(file, where, dtype_named(dtype, where))
+    if gradient_checkpointing:
+        model.checkpoint_gradients()
+    return model
 
 
 def load_retriever(

@@ -18,7 +18,7 @@ from typing import TextIO
 from ice_core.command_line import commands
 from ice_core.command_line.stopping import stopped_once
 from ice_core.errors import IceError
-from ice_core.run.defaults import AXES, BUNDLED_STEPS, CHECKPOINT_STEPS, CLIP
+from ice_core.run.defaults import AXES, BUNDLED_STEPS, CHECKPOINT_STEPS, CLIP, DTYPES
 from ice_core.version import package_version
 
 BY_SIGNAL = 128
@@ -59,6 +59,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     demo = subparsers.add_parser("demo", help="render a small scene and take it apart with the bundled model")
     demo.add_argument("--seed", type=_seed, help="which scene, and the seed of everything else (0)")
+    _add_precision(demo)
     _add_run_options(demo, "./ice-output/demo")
     demo.set_defaults(run=commands.demo)
 
@@ -120,6 +121,16 @@ def _add_model_options(parser: argparse.ArgumentParser) -> None:
         "--checkpoint", type=Path, metavar="FILE", help="Stable Diffusion 1.x .safetensors (bundled model)"
     )
     parser.add_argument("--device", default="auto", help="cpu, cuda, mps, ... (auto)")
+    _add_precision(parser)
+
+
+def _add_precision(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--dtype",
+        choices=DTYPES,
+        help="precision of the model's weights; tokens are always learned in float32 (auto: bfloat16 where "
+        "an accelerator has it, else float32)",
+    )
 
 
 def _add_run_options(parser: argparse.ArgumentParser, out: str) -> None:
@@ -143,6 +154,11 @@ def _add_run_options(parser: argparse.ArgumentParser, out: str) -> None:
         type=_positive,
         metavar="N",
         help="draw the objects every N steps into OUT/previews (never)",
+    )
+    parser.add_argument(
+        "--gradient-checkpointing",
+        action="store_true",
+        help="train in less memory and more time: compute the U-Net's activations twice",
     )
     parser.add_argument("--out", type=Path, metavar="DIR", help=f"output folder ({out}); counted up if taken")
     parser.add_argument("--resume", type=Path, metavar="DIR", help="go on with an interrupted run")

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 def demo(arguments: argparse.Namespace) -> None:
     if arguments.resume:
-        _resume(arguments, ("seed", "out", "axes", "steps", "refine"))
+        _resume(arguments, ("seed", "out", "axes", "steps", "refine", "dtype"))
         return
     out = _output_folder(arguments.out or Path("ice-output/demo"))
     seed = arguments.seed or 0
@@ -46,10 +46,10 @@ def demo(arguments: argparse.Namespace) -> None:
     objects = " and ".join(f"a {o.color} {o.pattern} {o.material} {o.kind}" for o in scene.objects)
     print(f"the scene: {objects} on {scene.ground}", flush=True)
     image = render([scene]).images[0]
-    backbone = _backbone(None, "cpu")
+    backbone = _backbone(None, "cpu", arguments.dtype, arguments.gradient_checkpointing)
     events = pipeline.extract(
         backbone, load_retriever(backbone), image, out, settings, title=f"the rendered scene {seed}",
-        source={"command": "demo"}, notes=[f"rendered: {objects} on {scene.ground}"],
+        source=_source("demo", arguments), notes=[f"rendered: {objects} on {scene.ground}"],
         preview_every=arguments.preview_every or 0,
     )  # fmt: skip
     _print_result(_follow(events, out), out)
@@ -57,7 +57,7 @@ def demo(arguments: argparse.Namespace) -> None:
 
 def extract(arguments: argparse.Namespace) -> None:
     if arguments.resume:
-        common = ("seed", "out", "axes", "steps", "refine")
+        common = ("seed", "out", "axes", "steps", "refine", "dtype")
         _resume(arguments, ("images", *common, "labels", "masks", "checkpoint", "clip", "vocabulary"))
         return
     images, labels, masks = arguments.images, arguments.labels, arguments.masks
@@ -98,9 +98,11 @@ def extract(arguments: argparse.Namespace) -> None:
                 mask_notes.append(f"mask {path.name}: resized to the picture's {size[1]} x {size[0]} pixels")
     for note in (*(n for _, notes in pictures for n in notes), *mask_notes):
         print(f"note: {note}", file=sys.stderr)
-    backbone = _backbone(arguments.checkpoint, arguments.device)
+    backbone = _backbone(
+        arguments.checkpoint, arguments.device, arguments.dtype, arguments.gradient_checkpointing
+    )
     retriever, how = (None, []) if labels else _retriever(arguments, backbone)
-    source = {"command": "extract"}
+    source = _source("extract", arguments)
     if arguments.checkpoint:
         source["checkpoint"] = str(arguments.checkpoint.resolve())
     for path, (image, notes), out in zip(images, pictures, outs, strict=True):
@@ -128,7 +130,9 @@ def _resume(arguments: argparse.Namespace, fixed: Sequence[str]) -> None:
     start, _ = RunFolder(out).load_start()
     checkpoint = start.source.get("checkpoint")
     device = getattr(arguments, "device", "cpu")
-    backbone = _backbone(Path(checkpoint) if checkpoint else None, device)
+    dtype = start.source.get("dtype")
+    file = Path(checkpoint) if checkpoint else None
+    backbone = _backbone(file, device, dtype, arguments.gradient_checkpointing)
     _print_result(_follow(pipeline.resume(backbone, out, arguments.preview_every or 0), out), out)
 
 
@@ -171,7 +175,7 @@ def compose(arguments: argparse.Namespace) -> None:
         alias: load_token(path) if path.is_file() else load_concepts(path) for alias, path in sources.items()
     }
     lora = load_lora(arguments.lora) if arguments.lora else None
-    backbone = _backbone(arguments.checkpoint, arguments.device)
+    backbone = _backbone(arguments.checkpoint, arguments.device, arguments.dtype)
     prompt = parse_prompt(arguments.prompt, loaded, backbone)
     learned_on = [getattr(source, "base_fingerprint", backbone.fingerprint) for source in loaded.values()]
     if lora is not None:
@@ -210,10 +214,20 @@ def _settings(arguments: argparse.Namespace, seed: int, steps: int) -> Extractio
     return ExtractionSettings(training, refinement=refinement)
 
 
-def _backbone(checkpoint: Path | None, device: str) -> Backbone:
+def _source(command: str, arguments: argparse.Namespace) -> dict[str, str]:
+    """What going on needs to know of how a run was started."""
+    return {"command": command, **({"dtype": arguments.dtype} if arguments.dtype else {})}
+
+
+def _backbone(
+    checkpoint: Path | None,
+    device: str,
+    dtype: str | None = None,
+    gradient_checkpointing: bool = False,
+) -> Backbone:
     from ice_core.api import load_model
 
-    return load_model(checkpoint, device)
+    return load_model(checkpoint, device, dtype or "auto", gradient_checkpointing)
 
 
 def _retriever(arguments: argparse.Namespace, backbone: Backbone) -> tuple[Retriever, list[str]]:

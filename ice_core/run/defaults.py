@@ -7,5 +7,7 @@ BUNDLED_STEPS = 400
 """Training steps with the bundled model, which learns faster than a large one."""
 CHECKPOINT_STEPS = 800
 SNAPSHOT_EVERY = 20
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+"""Precisions that a model can be opened in, by name."""
 CLIP = "ViT-L-14-quickgelu/openai"
 """What names the objects of a photograph, as open_clip's NAME/WEIGHTS."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Literal, Protocol
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from ice_core.errors import IceError
 from ice_core.model.attention import AttentionRecorder
@@ -61,6 +63,7 @@ class StandaloneBackbone:
             module.eval().requires_grad_(False)
         make_recordable(unet)
         self._adaptable = adaptable_layers(unet)
+        self._lora: Lora | None = None
         betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
         self._alphas_cumprod = (1 - betas).cumprod(0).float()
 
@@ -117,6 +120,23 @@ class StandaloneBackbone:
             for name, layer in self._adaptable.items()
         }
 
+    def checkpoint_gradients(self) -> None:
+        """From now on compute the U-Net's activations again in the backward pass instead of keeping them:
+        the same gradients, less memory, more time."""
+
+        def run(block: Callable[..., Any], *args: Any) -> Any:
+            lora = self._lora
+            return checkpoint(
+                block,
+                *args,
+                use_reentrant=False,
+                preserve_rng_state=False,
+                # By then the LoRA of the call is no longer applied.
+                context_fn=lambda: (nullcontext(), applied(self._adaptable, lora)),
+            )
+
+        self.unet.enable_gradient_checkpointing(run)
+
     def encode_image(self, images: Tensor) -> Tensor:
         height, width = images.shape[-2:]
         if height % self.multiple or width % self.multiple:
@@ -160,6 +180,7 @@ class StandaloneBackbone:
         if lora is not None:
             lora.check(self.lora_targets, self.name)
             lora = lora.to(self.device)
+        self._lora = lora
         with applied(self._adaptable, lora):
             return self.unet(
                 noisy,

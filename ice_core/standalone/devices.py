@@ -26,10 +26,26 @@ def usable_device(name: str | torch.device) -> torch.device:
     return torch.device(name)
 
 
-def dtype_named(name: str | torch.dtype) -> torch.dtype:
-    """ "float32", "bfloat16" or "float16" -> the type. Raises IceError for another name."""
+def dtype_named(name: str | torch.dtype, device: torch.device) -> torch.dtype:
+    """ "float32", "bfloat16", "float16", or "auto": bfloat16 where an accelerator has it, else float32.
+
+    Raises IceError for another name.
+    """
     if isinstance(name, torch.dtype):
         return name
+    if name == "auto":
+        return torch.bfloat16 if device.type != "cpu" and _has_bfloat16(device) else torch.float32
     if name not in _DTYPES:
-        raise IceError(f"there is no precision {name!r} for a model; take {', '.join(_DTYPES)}")
+        raise IceError(f"there is no precision {name!r} for a model; take auto, {', '.join(_DTYPES)}")
     return _DTYPES[name]
+
+
+def _has_bfloat16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        # Older cards answer by emulation, at a fraction of their speed.
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    try:
+        ones = torch.ones(2, 2, device=device, dtype=torch.bfloat16)
+        return float((ones @ ones).sum()) == 8
+    except (RuntimeError, TypeError):
+        return False

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from extractions import MARKED, scene
+from fakes import FakeBackbone
 from PIL import Image
 
 from ice_core.command_line import commands
@@ -237,3 +238,23 @@ def test_the_command_line_refines_and_composes(files: Path, capsys: pytest.Captu
     ):
         assert main(arguments) == 2
         assert message in capsys.readouterr().err
+
+
+def test_a_run_goes_on_in_the_precision_it_was_started_in(
+    files: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[tuple[str | None, bool]] = []
+
+    def fake(
+        checkpoint: Path | None, device: str, dtype: str | None = None, gradient_checkpointing: bool = False
+    ) -> FakeBackbone:
+        opened.append((dtype, gradient_checkpointing))
+        return FakeBackbone()
+
+    monkeypatch.setattr(commands, "_backbone", fake)
+    options = ["--dtype", "bfloat16", "--gradient-checkpointing", "--out", "out"]
+    assert main([*MARKED, *options]) == 0
+    assert main(["extract", "--resume", "out"]) == 0
+    assert opened == [("bfloat16", True), ("bfloat16", False)]
+    assert main(["extract", "--resume", "out", "--dtype", "float16"]) == 2
+    assert "leave out: dtype" in capsys.readouterr().err
