@@ -38,7 +38,9 @@ class TrainingConfig:
     flip_probability: chance that picture and mask are mirrored.
     noise_offset: standard deviation of the noise that a whole channel shares.
     alignment_weight: of the attention alignment; 0 also turns the recording off.
-    alignment_epsilon, alignment_iterations: entropy (in sides of the map) and steps of its Sinkhorn.
+    alignment_epsilon: entropy of its transport, in sides of the map.
+    alignment_iterations: steps of its solver (ours, `transport.potentials`); the paper's 200 of Sinkhorn's
+        come less close.
     object_margin, object_triplet_weight: phase 1's triplet on squared distances of unit features.
     intrinsic_margin_scale, intrinsic_triplet_weight: phase 2's element-wise one (useful weights: 5e-4..1).
     composition_weight: of |T(o a_1..a_K) - T(s o)|^2 in phase 2 (ours; off).
@@ -58,7 +60,7 @@ class TrainingConfig:
     noise_offset: float = 0.1
     alignment_weight: float = 1e-5
     alignment_epsilon: float = 1e-3
-    alignment_iterations: int = 200
+    alignment_iterations: int = 16
     object_margin: float = 0.05
     object_triplet_weight: float = 1.0
     intrinsic_margin_scale: float = 0.7

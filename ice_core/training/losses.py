@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ice_core.model.attention import Size
+from ice_core.training.transport import potentials
 
 
 def masked_denoising_loss(prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
@@ -24,40 +24,8 @@ def masked_denoising_loss(prediction: Tensor, target: Tensor, mask: Tensor) -> T
     return error / torch.where(total > 0, total, 1)
 
 
-def cell_distances(size: Size) -> Tensor:
-    """Euclidean distances [Q, Q] between the cell centres of a (height, width) map, Q = height * width.
-
-    Unit: the longer side of the map, so that a square map is the unit square at any resolution.
-    """
-    rows, columns = torch.meshgrid(*(torch.arange(n, dtype=torch.float32) for n in size), indexing="ij")
-    centres = torch.stack([rows.flatten(), columns.flatten()], -1) / max(size)
-    return (centres[:, None] - centres).norm(dim=-1)
-
-
-def sinkhorn_potentials(
-    source: Tensor, target: Tensor, cost: Tensor, epsilon: float, iterations: int
-) -> tuple[Tensor, Tensor]:
-    """Dual potentials f [Q], g [R] of entropic optimal transport, after log-domain Sinkhorn iterations.
-
-    source: [Q], target: [R], both >= 0 and of sum 1; cost: [Q, R]. The problem is
-    min over plans P of <P, cost> + epsilon KL(P | source x target) (Cuturi 2013; in this form Feydy et
-    al. 2019, arXiv 1810.08278, section 3.1); f is updated last, so the plan's row sums are exact.
-
-    During the first half of the iterations the entropy falls from 1 to `epsilon` (ours). At 1e-3, 200
-    iterations from a cold start leave 5 to 30 % of the mass misplaced and f off by as much; this way both
-    errors are mostly near 1 %.
-    """
-    log_source, log_target = source.log(), target.log()
-    f = torch.zeros_like(source)
-    for i in range(1, iterations + 1):
-        e = epsilon ** min(1, 2 * i / iterations) if epsilon < 1 else epsilon
-        g = -e * ((f[:, None] - cost) / e + log_source[:, None]).logsumexp(0)
-        f = -e * ((g - cost) / e + log_target).logsumexp(1)
-    return f, g
-
-
 def alignment_loss(
-    attention: Tensor, mask: Tensor, cost: Tensor, epsilon: float = 1e-3, iterations: int = 200
+    attention: Tensor, mask: Tensor, cost: Tensor, epsilon: float = 1e-3, iterations: int = 16
 ) -> Tensor:
     """Entropic transport cost between attention maps and masks, mean over the batch.
 
@@ -78,7 +46,7 @@ def alignment_loss(
         inside = b > 0
         b = b[inside]
         with torch.no_grad():
-            f, g = sinkhorn_potentials(a, b, cost[:, inside].to(a), epsilon, iterations)
+            f, g = potentials(a, b, cost[:, inside].to(a), epsilon, iterations)
         values.append((f * a).sum() + (g * b).sum())
     return torch.stack(values).mean()
 

@@ -15,7 +15,7 @@ from ice_core.errors import IceError
 from ice_core.model.attention import AttentionRecorder, Size
 from ice_core.model.backbone import Backbone, Prompt
 from ice_core.training.config import TrainingConfig
-from ice_core.training.losses import cell_distances
+from ice_core.training.transport import cell_distances
 
 
 @dataclass(frozen=True)

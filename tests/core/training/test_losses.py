@@ -12,15 +12,14 @@ from torch import Tensor
 
 from ice_core.training.losses import (
     alignment_loss,
-    cell_distances,
     composition_loss,
     elementwise_triplet_loss,
     intrinsic_triplet_loss,
     masked_denoising_loss,
-    sinkhorn_potentials,
     triplet_loss,
 )
 from ice_core.training.noising import draw_noise, draw_timesteps, noisy_and_target, timestep_cdf
+from ice_core.training.transport import cell_distances
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -62,14 +61,6 @@ def test_denoising_with_an_empty_mask_is_zero_with_zero_gradient() -> None:
     assert torch.count_nonzero(prediction.grad) == 0
 
 
-def test_cell_distances_are_in_units_of_the_longer_side() -> None:
-    cost = cell_distances((2, 4))
-    assert cost.shape == (8, 8)
-    assert cost[0, 1].item() == pytest.approx(0.25)
-    assert cost[0, 7].item() == pytest.approx(math.hypot(1, 3) / 4)
-    assert torch.equal(cost, cost.T)
-
-
 def dense_sinkhorn(a: Tensor, b: Tensor, cost: Tensor, epsilon: float) -> Tensor:
     """Transport plan by scaling the Gibbs kernel (Cuturi 2013), run to convergence in float64."""
     kernel = a[:, None] * b * torch.exp(-cost / epsilon)
@@ -101,23 +92,6 @@ def test_alignment_at_small_entropy_is_the_exact_transport_cost() -> None:
     ).fun
     value = alignment_loss(a[None], b[None], cost, 1e-3, 5000).item()
     assert exact - 1e-9 <= value <= exact + 1e-3 * math.log(16)
-
-
-def test_two_hundred_iterations_at_small_entropy_come_close_to_the_limit() -> None:
-    cost = cell_distances((8, 8))
-    a = share(64).float()
-    b = torch.zeros(8, 8)
-    b[2:5, 3:6] = 1
-    short = alignment_loss(a[None], b.flatten()[None], cost)
-    limit = alignment_loss(a[None].double(), b.flatten()[None], cost, iterations=10000)
-    assert short.item() == pytest.approx(limit.item(), abs=2e-3)
-
-
-def test_potentials_match_the_plan_to_the_source_exactly() -> None:
-    a, b, cost = share(9), share(9, seed=1), cell_distances((3, 3)).double()
-    f, g = sinkhorn_potentials(a, b, cost, 1e-3, 200)
-    plan = a[:, None] * b * ((f[:, None] + g - cost) / 1e-3).exp()
-    torch.testing.assert_close(plan.sum(1), a)
 
 
 def test_alignment_gradient_passes_gradcheck() -> None:
