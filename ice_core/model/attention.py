@@ -11,12 +11,14 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 Kind = Literal["self", "cross"]
 Size = tuple[int, int]
 
 _CHUNK_ELEMENTS = 2**26
+_NEGLIGIBLE = 1e-30
 
 
 @dataclass
@@ -48,10 +50,13 @@ class AttentionRecorder:
         parts = []
         transposed = key.float().transpose(-1, -2)
         for part in query.float().split(rows, dim=2):
-            weights = (part @ transposed * scale).softmax(-1).mean(1)
+            logits = part @ transposed * scale
+            if logits.requires_grad:
+                logits.register_hook(_without_denormals)
+            weights = logits.softmax(-1)
             if kind == "cross" and self.columns is not None:
                 weights = weights.index_select(-1, self.columns.to(weights.device))
-            parts.append(weights)
+            parts.append(weights.mean(1))
         weights = torch.cat(parts, 1)
         slot = (kind, size)
         self._sums[slot] = self._sums[slot] + weights if slot in self._sums else weights
@@ -60,3 +65,9 @@ class AttentionRecorder:
     def recorded(self, kind: Kind) -> dict[Size, Tensor]:
         """Mean maps by activation size: [B, Q, K] (self: K = Q; cross: K = tokens or columns)."""
         return {size: total / self._counts[k, size] for (k, size), total in self._sums.items() if k == kind}
+
+
+def _without_denormals(gradient: Tensor) -> Tensor:
+    """The same without what rounds to nothing: a sharp softmax passes on numbers so small that a processor
+    takes up to a hundred times as long for each product with them."""
+    return F.hardshrink(gradient, _NEGLIGIBLE)

@@ -123,3 +123,19 @@ def test_one_prompt_serves_a_whole_batch(backbone: StandaloneBackbone, noisy: Te
     shared = backbone.predict(noisy, TIMES, text, one)
     torch.testing.assert_close(shared, backbone.predict(noisy, TIMES, text.repeat(2), each))
     assert one.recorded("cross")[4, 6].shape == (2, 24, 77)
+
+
+def test_gradients_that_round_to_nothing_are_nothing() -> None:
+    query, key = torch.ones(1, 1, 1, 1), torch.tensor([0.0, 0.5, -80.0]).view(1, 1, 3, 1)
+    kept = [x.clone().requires_grad_() for x in (query, key)]
+    recorder = AttentionRecorder()
+    recorder.record("cross", (1, 1), *kept, scale=1.0)
+    weights = 1e-5 * torch.tensor([1.0, 2.0, 3.0])
+    found = torch.autograd.grad((weights * recorder.recorded("cross")[1, 1]).sum(), kept)
+    exact = [x.double().requires_grad_() for x in (query, key)]
+    maps = (exact[0] @ exact[1].transpose(-1, -2)).softmax(-1)
+    expected = torch.autograd.grad((weights * maps).sum(), exact)
+    assert 0 < expected[1].flatten()[2] < torch.finfo(torch.float32).tiny
+    assert found[1].flatten()[2] == 0
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one.double(), other, atol=1e-20, rtol=1e-5)
