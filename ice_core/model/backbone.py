@@ -76,9 +76,10 @@ class Prompt:
 class TextFeatures:
     """What a denoiser is conditioned on, for B prompts.
 
-    context: [B, L, D] hidden states; pooled: [B, P] output at the end token (after the text projection
-    where the encoder has one); columns: per prompt and per part, the positions of its tokens in 0..L-1;
-    extra: whatever else this model takes, by name, batch first.
+    context: [B, L, D] hidden states, maybe of fewer prompts where fewer were asked for; pooled: [B, P]
+    output at the end token (after the text projection where the encoder has one); columns: per prompt and
+    per part, the positions of its tokens in 0..L-1; extra: whatever else this model takes, by name, batch
+    first.
     """
 
     context: Tensor
@@ -88,6 +89,8 @@ class TextFeatures:
 
     def repeat(self, n: int) -> TextFeatures:
         """Each prompt n times in a row (b0 b0 .. b1 b1 ..)."""
+        if n == 1:
+            return self
         return TextFeatures(
             self.context.repeat_interleave(n, 0),
             self.pooled.repeat_interleave(n, 0),
@@ -168,8 +171,12 @@ class Backbone(Protocol):
     def word_rows(self, text: str) -> dict[str, Tensor]:
         """Embedding-table rows {encoder: [n, D]} of the n pieces the tokenizer makes of `text`."""
 
-    def encode_prompts(self, prompts: Sequence[Prompt]) -> TextFeatures:
-        """Text features of B prompts. Raises IceError when one is longer than the encoder's context."""
+    def encode_prompts(self, prompts: Sequence[Prompt], contexts: int | None = None) -> TextFeatures:
+        """Text features of B prompts. Raises IceError when one is longer than the encoder's context.
+
+        contexts: of how many of the first prompts the context is wanted (None: all). The others cost less
+        where an encoder can do without their padding.
+        """
 
     def predict(
         self,

@@ -33,8 +33,8 @@ class TextEncoder(Protocol):
     def word_rows(self, text: str) -> dict[str, Tensor]:
         """Embedding-table rows {encoder: [n, D]} of the pieces of a text."""
 
-    def encode(self, prompts: Sequence[Prompt]) -> TextFeatures:
-        """Features of the prompts; `extra` is what the U-Net takes as diffusers' `added_cond_kwargs`."""
+    def encode(self, prompts: Sequence[Prompt], contexts: int | None = None) -> TextFeatures:
+        """`Backbone.encode_prompts`; `extra` is what the U-Net takes as diffusers' `added_cond_kwargs`."""
 
     def state(self) -> dict[str, Tensor]:
         """The weights by name."""
@@ -163,8 +163,8 @@ class StandaloneBackbone:
     def word_rows(self, text: str) -> dict[str, Tensor]:
         return self.text.word_rows(text)
 
-    def encode_prompts(self, prompts: Sequence[Prompt]) -> TextFeatures:
-        return self.text.encode(prompts)
+    def encode_prompts(self, prompts: Sequence[Prompt], contexts: int | None = None) -> TextFeatures:
+        return self.text.encode(prompts, contexts)
 
     def predict(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +17,13 @@ if TYPE_CHECKING:
     from transformers import CLIPTextModel
 
 
+class _Layout(NamedTuple):
+    """ids: from start to end, a token's own being placeholders; columns: the positions of every part."""
+
+    ids: list[int]
+    columns: tuple[tuple[int, ...], ...]
+
+
 class ClipText:
     """name: as in files of learned tokens ("clip_l"); module: taken over, set to eval and frozen."""
 
@@ -28,6 +35,10 @@ class ClipText:
     def _embedding(self) -> nn.Embedding:
         # Under `text_model.` up to transformers 4, at the top from 5 on: ask the model itself.
         return cast(nn.Embedding, self.module.get_input_embeddings())
+
+    @property
+    def _inner(self) -> Any:
+        return getattr(self.module, "text_model", self.module)
 
     @property
     def widths(self) -> Mapping[str, int]:
@@ -45,44 +56,64 @@ class ClipText:
         ids = torch.tensor(piece_ids(text), dtype=torch.long, device=weight.device)
         return {self.name: F.embedding(ids, weight)}
 
-    def encode(self, prompts: Sequence[Prompt]) -> TextFeatures:
-        """The last hidden states [B, L, D], normed, and as pooled those of the end tokens [B, D].
+    def encode(self, prompts: Sequence[Prompt], contexts: int | None = None) -> TextFeatures:
+        """What `Backbone.encode_prompts` promises.
 
-        Raises IceError for a prompt that is too long and for tokens of another encoder.
+        A context is padded: the denoiser reads the padding too. Where only some contexts are wanted, all
+        prompts go through end to end as one sequence, the others without padding, and attention stays
+        inside each: small batches cost a processor the operations and hardly the numbers.
         """
         layouts = [self._lay_out(prompt) for prompt in prompts]
-        weight = self._embedding.weight
-        ids = torch.tensor([ids for ids, _ in layouts], device=weight.device)
-        columns = tuple(columns for _, columns in layouts)
-        places, rows = [], []
-        for b, (prompt, spans) in enumerate(zip(prompts, columns, strict=True)):
-            for part, span in zip(prompt.parts, spans, strict=True):
+        padded = len(prompts[:contexts])
+        lengths = [self.context_length] * padded + [len(layout.ids) for layout in layouts[padded:]]
+        starts = [sum(lengths[:i]) for i in range(len(lengths))]
+        embedded = self._embed(prompts, layouts, lengths)
+        if padded == len(prompts):
+            hidden = self._transform(embedded.view(padded, self.context_length, -1), [self.context_length])
+        else:
+            hidden = self._transform(embedded[None], lengths)
+        hidden = hidden.flatten(0, 1)
+        context = hidden[: self.context_length * padded].view(padded, self.context_length, hidden.shape[-1])
+        ends = [start + len(layout.ids) - 1 for start, layout in zip(starts, layouts, strict=True)]
+        pooled = hidden[torch.tensor(ends, device=hidden.device)]
+        return TextFeatures(context, pooled, tuple(layout.columns for layout in layouts))
+
+    def _embed(self, prompts: Sequence[Prompt], layouts: Sequence[_Layout], lengths: Sequence[int]) -> Tensor:
+        """Prompts padded to their lengths, end to end, as what the first layer takes [N, D], N = sum."""
+        table, positions = self._embedding.weight, self._inner.embeddings.position_embedding.weight
+        ids: list[int] = []
+        places: list[int] = []
+        rows = []
+        for prompt, layout, length in zip(prompts, layouts, lengths, strict=True):
+            for part, columns in zip(prompt.parts, layout.columns, strict=True):
                 if isinstance(part, Token):
-                    places += [(b, position) for position in span]
-                    rows.append(part.rows[self.name].to(weight.device, weight.dtype))
+                    places += [len(ids) + column for column in columns]
+                    rows.append(part.rows[self.name].to(table.device, table.dtype))
+            ids += layout.ids + [END] * (length - len(layout.ids))
+        embedded = F.embedding(torch.tensor(ids, device=table.device), table)
+        if rows:
+            at = torch.tensor(places, device=table.device)
+            embedded = embedded.index_put((at,), torch.cat(rows))
+        return embedded + torch.cat([positions[:length] for length in lengths])
 
-        def inject(module: nn.Module, args: Any, embedded: Tensor) -> Tensor:
-            at = torch.tensor(places, device=embedded.device)
-            return embedded.index_put((at[:, 0], at[:, 1]), torch.cat(rows))
-
-        hook = self._embedding.register_forward_hook(inject) if places else None
-        try:
-            hidden = self.module(input_ids=ids).last_hidden_state
-        finally:
-            if hook is not None:
-                hook.remove()
-        ends = torch.tensor([1 + sum(map(len, spans)) for spans in columns], device=hidden.device)
-        return TextFeatures(hidden, hidden[torch.arange(len(ends), device=hidden.device), ends], columns)
+    def _transform(self, embedded: Tensor, lengths: Sequence[int]) -> Tensor:
+        """Hidden states [B, N, D] of sequences that each hold prompts of these lengths, sum N."""
+        blocks = (torch.ones(n, n, dtype=torch.bool, device=embedded.device).tril() for n in lengths)
+        seen = torch.block_diag(*blocks)
+        mask = torch.zeros(seen.shape, dtype=embedded.dtype, device=embedded.device)
+        mask = mask.masked_fill(~seen, -torch.inf)[None, None]
+        inner = self._inner
+        hidden = inner.encoder(inputs_embeds=embedded, attention_mask=mask).last_hidden_state
+        return cast(Tensor, inner.final_layer_norm(hidden))
 
     def state(self) -> dict[str, Tensor]:
         """The weights, keys relative to `text_model.` (see ldm.text_state_to_open_clip)."""
         return {k.removeprefix("text_model."): v for k, v in self.module.state_dict().items()}
 
-    def _lay_out(self, prompt: Prompt) -> tuple[list[int], tuple[tuple[int, ...], ...]]:
-        """Padded ids of the context and the positions of every part; a token's own ids are placeholders."""
+    def _lay_out(self, prompt: Prompt) -> _Layout:
         ids, columns = [START], []
         for part in prompt.parts:
-            new = [END] * len(self._rows(part)) if isinstance(part, Token) else piece_ids(part)
+            new = [END] * len(self._rows_of(part)) if isinstance(part, Token) else piece_ids(part)
             columns.append(tuple(range(len(ids), len(ids) + len(new))))
             ids += new
         room = self.context_length - 2
@@ -91,9 +122,9 @@ class ClipText:
                 f"the prompt {prompt.text[:60]!r} has {len(ids) - 1} tokens, this model takes {room}: "
                 f"shorten it"
             )
-        return ids + [END] * (self.context_length - len(ids)), tuple(columns)
+        return _Layout([*ids, END], tuple(columns))
 
-    def _rows(self, token: Token) -> Tensor:
+    def _rows_of(self, token: Token) -> Tensor:
         width = self._embedding.embedding_dim
         shapes = {encoder: tuple(rows.shape) for encoder, rows in token.rows.items()}
         shape = shapes.get(self.name, ())

@@ -45,8 +45,7 @@ def alignment_loss(
     for a, b in zip(attention, mask, strict=True):
         inside = b > 0
         b = b[inside]
-        with torch.no_grad():
-            f, g = potentials(a, b, cost[:, inside].to(a), epsilon, iterations)
+        f, g = potentials(a, b, cost[inside].to(a), epsilon, iterations)
         values.append((f * a).sum() + (g * b).sum())
     return torch.stack(values).mean()
 

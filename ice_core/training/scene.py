@@ -70,7 +70,7 @@ def check_concepts(backbone: Backbone, concepts: ConceptSet) -> None:
 
 def features(backbone: Backbone, prompts: Sequence[Prompt]) -> Tensor:
     """T(.) of B prompts: L2-normalised pooled text features [B, P]."""
-    return unit(backbone.encode_prompts(prompts).pooled)
+    return unit(backbone.encode_prompts(prompts, contexts=0).pooled)
 
 
 def encode_both(backbone: Backbone, image: Tensor) -> Tensor:

@@ -215,7 +215,7 @@ class _Session:
             if config.composition_weight:
                 alone.append(Prompt(tuple(shown)))
         prompt = fill(draw.template, shown)
-        text = self.backbone.encode_prompts([prompt, *alone])
+        text = self.backbone.encode_prompts([prompt, *alone], contexts=1)
         terms = self._denoising(draw, prompt, first(text))
         pooled, anchor = unit(text.pooled[1:]), draw.subject.anchor
         if self.phase == 1:

@@ -39,28 +39,29 @@ def cell_distances(size: Size) -> Tensor:
 def potentials(
     source: Tensor, target: Tensor, cost: Tensor, epsilon: float, iterations: int
 ) -> tuple[Tensor, Tensor]:
-    """Dual potentials f [Q], g [R] of min over plans P of <P, cost> + epsilon KL(P | source x target).
+    """Dual potentials f [Q], g [R] of min over plans P of <P, cost> + epsilon KL(P | target x source).
 
-    source: [Q] >= 0, target: [R] > 0, both of sum 1; cost: [Q, R]. With f the best one for a given g, the
-    dual objective is concave in g; damped Newton steps climb it while the entropy falls from 1 to
+    source: [Q] >= 0, target: [R] > 0, both of sum 1; cost, P: [R, Q]. With f the best one for a given g,
+    the dual objective is concave in g; damped Newton steps climb it while the entropy falls from 1 to
     `epsilon` (ours: what costs time here is the number of operations, and 16 steps come closer than a
-    thousand of Sinkhorn's). R is best the smaller of the two. f is updated last, so the plan's row sums
-    are exact whatever the iterations.
+    thousand of Sinkhorn's). R is best the smaller of the two. f is updated last, so the plan's sums over
+    the target are exact whatever the iterations. No gradients.
 
     The steps do not ask how far they are: a device would have to be waited for.
     """
-    log_target, root = target.log(), source.sqrt()
-    falling = max(1, round(_FALLING * iterations))
-    g = torch.zeros_like(target)
-    for i in range(1, iterations + 1):
-        e = epsilon ** min(1, i / falling) if epsilon < 1 else epsilon
-        shares = ((g - cost) / e).add_(log_target).softmax(1).mul_(root[:, None])
-        shares = F.threshold(shares, _NEGLIGIBLE, 0)
-        sums = root @ shares
-        # A column that nothing reaches yet has a sum of 0: the step is then the longest.
-        diagonal = (sums * (1 + _DAMPING) + 1e-12).diag()
-        hessian = torch.addmm(diagonal, shares.T, shares, alpha=-1)
-        step, _ = torch.linalg.solve_ex(hessian, target - sums)
-        g = g + step.clamp_(-_LONGEST, _LONGEST).mul_(e)
-    f = -epsilon * ((g - cost) / epsilon + log_target).logsumexp(1)
-    return f, g
+    with torch.no_grad():
+        log_target, root = target.log()[:, None], source.sqrt()
+        falling = max(1, round(_FALLING * iterations))
+        g = torch.zeros_like(log_target)
+        for i in range(1, iterations + 1):
+            e = epsilon ** min(1, i / falling) if epsilon < 1 else epsilon
+            shares = torch.add(log_target, g - cost, alpha=1 / e).softmax(0).mul_(root)
+            shares = F.threshold(shares, _NEGLIGIBLE, 0, inplace=True)
+            sums = shares @ root
+            hessian = (shares @ shares.T).neg_()
+            # A cell that nothing reaches yet has a sum of 0: its step is then the longest.
+            hessian.diagonal().add_(sums, alpha=1 + _DAMPING).add_(1e-12)
+            step, _ = torch.linalg.solve_ex(hessian, target - sums)
+            g.add_(step.clamp_(-_LONGEST, _LONGEST)[:, None], alpha=e)
+        f = -epsilon * torch.add(log_target, g - cost, alpha=1 / epsilon).logsumexp(0)
+        return f, g[:, 0]

@@ -115,7 +115,8 @@ class ComfyBackbone:
     def word_rows(self, text: str) -> dict[str, Tensor]:
         return {name: rows.to(self.device) for name, rows in self._text.word_rows(text).items()}
 
-    def encode_prompts(self, prompts: Sequence[Prompt]) -> TextFeatures:
+    def encode_prompts(self, prompts: Sequence[Prompt], contexts: int | None = None) -> TextFeatures:
+        # The host's encoders take every prompt at full length, so a context costs nothing.
         return self._text.encode(prompts, self.device)
 
     def predict(

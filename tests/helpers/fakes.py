@@ -86,8 +86,8 @@ class FakeBackbone:
             rows.append(torch.randn(WIDTH, generator=torch.Generator().manual_seed(seed)))
         return {"clip_l": torch.stack(rows)}
 
-    def encode_prompts(self, prompts: Sequence[Prompt]) -> TextFeatures:
-        contexts, pooled, columns = [], [], []
+    def encode_prompts(self, prompts: Sequence[Prompt], contexts: int | None = None) -> TextFeatures:
+        hidden, pooled, columns = [], [], []
         for prompt in prompts:
             rows, spans, at = [torch.ones(1, WIDTH)], [], 1
             for part in prompt.parts:
@@ -100,10 +100,10 @@ class FakeBackbone:
             x = torch.cat([*rows, -torch.ones(1, WIDTH)])
             seen = x.cumsum(0) / torch.arange(1, len(x) + 1)[:, None]
             x = torch.tanh((x + seen) @ self.weights["text"])
-            contexts.append(F.pad(x, (0, 0, 0, CONTEXT - len(x))))
+            hidden.append(F.pad(x, (0, 0, 0, CONTEXT - len(x))))
             pooled.append(x[-1])
             columns.append(tuple(spans))
-        return TextFeatures(torch.stack(contexts), torch.stack(pooled), tuple(columns))
+        return TextFeatures(torch.stack(hidden)[:contexts], torch.stack(pooled), tuple(columns))
 
     def predict(
         self,

@@ -27,7 +27,7 @@ class TwoEncoders:
     def word_rows(self, text: str) -> dict[str, Tensor]:
         return {name: torch.zeros(1, width) for name, width in self.widths.items()}
 
-    def encode(self, prompts: Sequence[Prompt]) -> TextFeatures:
+    def encode(self, prompts: Sequence[Prompt], contexts: int | None = None) -> TextFeatures:
         rows = torch.tensor([len(prompt.text) / 10 for prompt in prompts])[:, None]
         extra = {"text_embeds": rows.expand(-1, 16), "time_ids": torch.full((len(prompts), 6), 64.0)}
         columns = tuple(((1,),) for _ in prompts)

@@ -155,6 +155,23 @@ def test_rows_of_several_prompts_do_not_mix(backbone: StandaloneBackbone) -> Non
     assert torch.equal(together.pooled, plain.pooled)
 
 
+@pytest.mark.parametrize("contexts", [0, 1, 3])
+def test_prompts_without_a_context_have_the_same_pooled_features(
+    backbone: StandaloneBackbone, contexts: int
+) -> None:
+    prompts = [
+        Prompt(("a photo of a", Token("it", backbone.word_rows("ball")))),
+        Prompt(("cube",)),
+        Prompt(()),
+    ]
+    every, some = backbone.encode_prompts(prompts), backbone.encode_prompts(prompts, contexts)
+    assert len(some.context) == contexts
+    if contexts:
+        torch.testing.assert_close(some.context, every.context[:contexts])
+    torch.testing.assert_close(some.pooled, every.pooled)
+    assert some.columns == every.columns
+
+
 def test_gradients_reach_the_token_and_leave_the_weights_alone(small: StandaloneBackbone) -> None:
     before = weights(small)
     rows = small.word_rows("ball")["clip_l"].clone().requires_grad_()

@@ -122,12 +122,12 @@ def test_without_a_prior_no_picture_is_drawn(learned: LearnedConcepts) -> None:
 
 def test_prior_pictures_take_the_labels_in_turn(learned: LearnedConcepts) -> None:
     class Watching(FakeBackbone):
-        def encode_prompts(self, prompts):  # type: ignore[no-untyped-def]
+        def encode_prompts(self, prompts, contexts=None):  # type: ignore[no-untyped-def]
             self.seen = [
                 *getattr(self, "seen", []),
                 *(p.text for p in prompts if not torch.is_grad_enabled()),
             ]
-            return super().encode_prompts(prompts)
+            return super().encode_prompts(prompts, contexts)
 
     backbone = Watching()
     events = refine(backbone, scene(), learned, SHORT)
@@ -140,12 +140,12 @@ def test_prompts_hold_the_object_and_all_its_properties_frozen(learned: LearnedC
     class Watching(FakeBackbone):
         seen: list[list[str]]
 
-        def encode_prompts(self, prompts):  # type: ignore[no-untyped-def]
+        def encode_prompts(self, prompts, contexts=None):  # type: ignore[no-untyped-def]
             tokens = [part for p in prompts for part in p.parts if isinstance(part, Token)]
             assert not any(token.rows["clip_l"].requires_grad for token in tokens)
             if tokens:
                 self.seen.append([token.name.split(".")[1] for token in tokens])
-            return super().encode_prompts(prompts)
+            return super().encode_prompts(prompts, contexts)
 
         def predict(
             self,

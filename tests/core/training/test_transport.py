@@ -17,7 +17,7 @@ EPSILON, ITERATIONS = TrainingConfig().alignment_epsilon, TrainingConfig().align
 
 
 def maps(seed: int, size: tuple[int, int] = (8, 8)) -> tuple[Tensor, Tensor, Tensor]:
-    """A smooth attention map [Q], the shares of a round object's cells [R], and their distances [Q, R]."""
+    """A smooth attention map [Q], the shares of a round object's cells [R], and their distances [R, Q]."""
     rng = torch.Generator().manual_seed(seed)
     coarse = torch.randn(1, 1, 4, 4, generator=rng, dtype=torch.float64)
     logits = F.interpolate(coarse, size=size, mode="bilinear")
@@ -25,14 +25,14 @@ def maps(seed: int, size: tuple[int, int] = (8, 8)) -> tuple[Tensor, Tensor, Ten
     row, column, radius = torch.rand(3, generator=rng)
     object_ = ((rows[:, None] - row) ** 2 + (columns - column) ** 2 < (0.15 + 0.25 * radius) ** 2).flatten()
     covered = (0.2 + 0.8 * torch.rand(math.prod(size), generator=rng, dtype=torch.float64))[object_]
-    cost = cell_distances(size).double()[:, object_]
+    cost = cell_distances(size).double()[object_]
     return (3 * logits).flatten().softmax(0), covered / covered.sum(), cost
 
 
 def reference(a: Tensor, b: Tensor, cost: Tensor) -> tuple[Tensor, float]:
     """Converged f [Q], up to a constant, and the dual's value, by POT in float64."""
     _, log = ot.sinkhorn(
-        a, b, cost, EPSILON, method="sinkhorn_log", numItermax=100_000, stopThr=1e-7, log=True, warn=False
+        a, b, cost.T, EPSILON, method="sinkhorn_log", numItermax=100_000, stopThr=1e-7, log=True, warn=False
     )
     f, g = EPSILON * (log["log_u"] - a.log()), EPSILON * (log["log_v"] - b.log())
     return f, ((f * a).sum() + (g * b).sum()).item()
@@ -43,8 +43,8 @@ def annealed_sinkhorn(a: Tensor, b: Tensor, cost: Tensor, iterations: int = 200)
     f = torch.zeros_like(a)
     for i in range(1, iterations + 1):
         e = EPSILON ** min(1, 2 * i / iterations)
-        g = -e * ((f[:, None] - cost) / e + a.log()[:, None]).logsumexp(0)
-        f = -e * ((g - cost) / e + b.log()).logsumexp(1)
+        g = -e * ((f - cost) / e + a.log()).logsumexp(1)
+        f = -e * ((g[:, None] - cost) / e + b.log()[:, None]).logsumexp(0)
     return f
 
 
@@ -69,8 +69,8 @@ def test_cell_distances_are_in_units_of_the_longer_side() -> None:
 def test_potentials_match_the_plan_to_the_source_exactly(iterations: int) -> None:
     a, b, cost = maps(0)
     f, g = potentials(a, b, cost, EPSILON, iterations)
-    plan = a[:, None] * b * ((f[:, None] + g - cost) / EPSILON).exp()
-    torch.testing.assert_close(plan.sum(1), a)
+    plan = b[:, None] * a * ((f + g[:, None] - cost) / EPSILON).exp()
+    torch.testing.assert_close(plan.sum(0), a)
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -94,14 +94,14 @@ def test_the_default_iterations_come_closer_than_two_hundred_of_sinkhorns(seed: 
 def test_many_iterations_satisfy_the_optimality_conditions() -> None:
     a, b, cost = maps(3, (12, 7))
     f, g = potentials(a, b, cost, EPSILON, 500)
-    plan = a[:, None] * b * ((f[:, None] + g - cost) / EPSILON).exp()
-    torch.testing.assert_close(plan.sum(0), b, atol=1e-9, rtol=1e-6)
+    plan = b[:, None] * a * ((f + g[:, None] - cost) / EPSILON).exp()
+    torch.testing.assert_close(plan.sum(1), b, atol=1e-9, rtol=1e-6)
 
 
 def test_attention_far_from_a_single_cell_is_carried_there() -> None:
     cost = cell_distances((8, 8)).double()
     a = torch.zeros(64, dtype=torch.float64)
     a[63] = 1
-    f, g = potentials(a, torch.ones(1, dtype=torch.float64), cost[:, :1], EPSILON, ITERATIONS)
+    f, g = potentials(a, torch.ones(1, dtype=torch.float64), cost[:1], EPSILON, ITERATIONS)
     assert ((f * a).sum() + g.sum()).item() == pytest.approx(math.hypot(7, 7) / 8)
     assert torch.isfinite(f).all()
