@@ -98,10 +98,10 @@ class ClipText:
 
     def _transform(self, embedded: Tensor, lengths: Sequence[int]) -> Tensor:
         """Hidden states [B, N, D] of sequences that each hold prompts of these lengths, sum N."""
-        blocks = (torch.ones(n, n, dtype=torch.bool, device=embedded.device).tril() for n in lengths)
-        seen = torch.block_diag(*blocks)
-        mask = torch.zeros(seen.shape, dtype=embedded.dtype, device=embedded.device)
-        mask = mask.masked_fill(~seen, -torch.inf)[None, None]
+        starts = [sum(lengths[:i]) for i, n in enumerate(lengths) for _ in range(n)]
+        order = torch.arange(len(starts), device=embedded.device)
+        own = order >= torch.tensor(starts, device=embedded.device)[:, None]
+        mask = torch.where(own & (order <= order[:, None]), 0.0, -torch.inf).to(embedded.dtype)[None, None]
         inner = self._inner
         hidden = inner.encoder(inputs_embeds=embedded, attention_mask=mask).last_hidden_state
         return cast(Tensor, inner.final_layer_norm(hidden))

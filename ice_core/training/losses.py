@@ -37,17 +37,21 @@ def alignment_loss(
     dD/dg vanish, and after an update of f the last term's derivative by a is 0 in every row, so dD/da = f
     and D = <f, a> + <g, b>. Nothing has to be differentiated through the iterations, whose memory would
     be iterations * Q * R. Stopped early, D is still a lower bound, affine in a: f is then an approximate
-    subgradient.
+    subgradient. By the attention before it is normalised, x = a |x|, it is (f - <f, a>) / |x|.
     """
-    attention = attention / attention.sum(-1, keepdim=True)
-    mask = (mask / mask.sum(-1, keepdim=True)).to(attention.dtype)
-    values = []
-    for a, b in zip(attention, mask, strict=True):
-        inside = b > 0
-        b = b[inside]
-        f, g = potentials(a, b, cost[inside].to(a), epsilon, iterations)
-        values.append((f * a).sum() + (g * b).sum())
-    return torch.stack(values).mean()
+    values, slopes = [], []
+    with torch.no_grad():
+        for x, mass in zip(attention, mask, strict=True):
+            inside = mass > 0
+            a, b = x / x.sum(), mass[inside].to(x)
+            b = b / b.sum()
+            f, g = potentials(a, b, cost[inside].to(x), epsilon, iterations)
+            along = f @ a
+            values.append(along + g @ b)
+            slopes.append((f - along) / x.sum())
+    # Each value is the loss and each slope its gradient: together the tangent, which is 0 here.
+    tangent = (torch.stack(slopes) * (attention - attention.detach())).sum(-1)
+    return (torch.stack(values) + tangent).mean()
 
 
 def _mean_of_active(hinge: Tensor) -> Tensor:

@@ -9,7 +9,6 @@ arXiv 1710.06635.
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ice_core.model.attention import Size
@@ -21,8 +20,8 @@ _DAMPING = 1e-3
 the plan falls apart into pieces."""
 _LONGEST = 5.0
 """Longest change of a potential in one iteration, in entropies: Newton's model holds no further."""
-_NEGLIGIBLE = 1e-18
-"""Shares of a plan below it are 0: products of them would be denormal numbers, which processors take up to
+_LEAST = 1e-18
+"""Smallest share of a plan: products of smaller ones would be denormal numbers, which processors take up to
 a hundred times as long for."""
 
 
@@ -50,18 +49,18 @@ def potentials(
     The steps do not ask how far they are: a device would have to be waited for.
     """
     with torch.no_grad():
-        log_target, root = target.log()[:, None], source.sqrt()
+        log_target, target, root = target.log()[:, None], target[:, None], source.sqrt()
         falling = max(1, round(_FALLING * iterations))
         g = torch.zeros_like(log_target)
         for i in range(1, iterations + 1):
             e = epsilon ** min(1, i / falling) if epsilon < 1 else epsilon
-            shares = torch.add(log_target, g - cost, alpha=1 / e).softmax(0).mul_(root)
-            shares = F.threshold(shares, _NEGLIGIBLE, 0, inplace=True)
-            sums = shares @ root
-            hessian = (shares @ shares.T).neg_()
-            # A cell that nothing reaches yet has a sum of 0: its step is then the longest.
-            hessian.diagonal().add_(sums, alpha=1 + _DAMPING).add_(1e-12)
-            step, _ = torch.linalg.solve_ex(hessian, target - sums)
-            g.add_(step.clamp_(-_LONGEST, _LONGEST)[:, None], alpha=e)
+            shares = torch.add(log_target, g - cost, alpha=1 / e).softmax(0)
+            shares = shares.mul_(root).clamp_(min=_LEAST)
+            sums = shares @ root[:, None]
+            # Hessian and gradient with their signs turned: what is solved for stays the same.
+            hessian = shares @ shares.T
+            hessian.diagonal().add_(sums[:, 0], alpha=-1 - _DAMPING)
+            step, _ = torch.linalg.solve_ex(hessian, sums - target)
+            g.add_(step.clamp_(-_LONGEST, _LONGEST), alpha=e)
         f = -epsilon * torch.add(log_target, g - cost, alpha=1 / epsilon).logsumexp(0)
         return f, g[:, 0]

@@ -139,3 +139,27 @@ def test_gradients_that_round_to_nothing_are_nothing() -> None:
     assert found[1].flatten()[2] == 0
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one.double(), other, atol=1e-20, rtol=1e-5)
+
+
+@pytest.mark.parametrize("columns", [None, [4, 1], [2, 2]])
+def test_gradients_are_those_of_the_explicit_softmax(columns: list[int] | None) -> None:
+    rng = torch.Generator().manual_seed(0)
+    makes = [(2, 6, 3), (2, 6, 3), (4, 6, 2)]
+    layers = [
+        tuple(torch.randn(2, heads, n, width, generator=rng).requires_grad_() for n in (queries, 5))
+        for heads, queries, width in makes
+    ]
+    recorder = AttentionRecorder(columns=None if columns is None else torch.tensor(columns))
+    for query, key in layers:
+        recorder.record("cross", (2, 3), query, key, query.shape[-1] ** -0.5)
+    expected = torch.stack(
+        [(q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5).softmax(-1).mean(1) for q, k in layers]
+    ).mean(0)
+    expected = expected if columns is None else expected[..., columns]
+    found = recorder.recorded("cross")[2, 3]
+    torch.testing.assert_close(found, expected)
+    weights = torch.randn(found.shape, generator=rng)
+    inputs = [x for layer in layers for x in layer]
+    wanted = torch.autograd.grad((weights * expected).sum(), inputs)
+    for one, other in zip(torch.autograd.grad((weights * found).sum(), inputs), wanted, strict=True):
+        torch.testing.assert_close(one, other)
