@@ -1,0 +1,156 @@
+"""What a training step costs beside the one forward and backward pass that it cannot do without.
+
+    python benchmarks/speed.py --out benchmarks/results/speed.json
+
+`bare`: one pass of the U-Net on noise of the step's shape and a text context of the step's shape, mean square
+of the output, backward to the context; nothing is encoded, recorded, drawn by chance or optimized. `phase_1`,
+`phase_2`: a whole step of Stage Two as `train` does it. Bare passes and steps take turns, so that what else
+the machine does meets both; figures are medians, in seconds, of processor time and of wall time.
+`step_over_bare` is the dearer phase's median over bare's, by processor time; run it with one thread.
+
+`bundled`: the bundled model and a rendered scene. `sd15`: a randomly initialised model of Stable Diffusion
+1.5's shape in float32 at 256 x 256 pixels.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from results import write_results
+
+from ice_core.concepts import ConceptSet
+from ice_core.localization.loop import concepts_from_masks
+from ice_core.model.backbone import Backbone, Prompt
+from ice_core.run.report import peak_memory_mib
+from ice_core.training import StepDone, TrainingConfig, train
+from ice_core.world.bundled import load_bundled_backbone
+from ice_core.world.renderer import render
+from ice_core.world.scenes import sample_scene
+
+Times = tuple[float, float]
+
+
+def timed(work: Callable[[], Any]) -> tuple[Any, Times]:
+    """What the work returns, and its seconds of processor and of wall time."""
+    cpu, wall = time.process_time(), time.perf_counter()
+    result = work()
+    return result, (time.process_time() - cpu, time.perf_counter() - wall)
+
+
+def bare_pass(backbone: Backbone, size: tuple[int, int]) -> Callable[[], None]:
+    """One forward and backward pass of the denoiser, gradients to the text context only."""
+    height, width = (side // backbone.factor for side in size)
+    with torch.no_grad():
+        text = backbone.encode_prompts([Prompt(("a photo of a ball",))])
+    context = text.context.detach().clone().requires_grad_()
+    text = replace(text, context=context)
+    noisy, times = torch.randn(1, backbone.channels, height, width), torch.tensor([500])
+
+    def run() -> None:
+        context.grad = None
+        backbone.predict(noisy, times, text).float().square().mean().backward()
+
+    return run
+
+
+def measure(backbone: Backbone, concepts: ConceptSet, steps: int, warmup: int = 2) -> dict[str, Any]:
+    """Medians of bare passes and of both phases' steps, which take turns."""
+    bare = bare_pass(backbone, (concepts.image.shape[1], concepts.image.shape[2]))
+    config = TrainingConfig(steps=2 * (steps + warmup), snapshot_every=10**6)
+    events = train(backbone, concepts, config)
+    times: dict[str, list[Times]] = defaultdict(list)
+    while True:
+        event, spent = timed(lambda: next(events))
+        if not isinstance(event, StepDone):
+            break
+        times[f"phase_{event.phase}"].append(spent)
+        times["bare"].append(timed(bare)[1])
+    events.close()
+    figures: dict[str, Any] = {}
+    for clock, which in (("processor_seconds", 0), ("wall_seconds", 1)):
+        # The first steps of each phase pay for what is made once.
+        figures[clock] = {
+            name: round(median(t[which] for t in spent[warmup:]), 5) for name, spent in sorted(times.items())
+        }
+    cpu = figures["processor_seconds"]
+    figures["step_over_bare_by_phase"] = {
+        phase: round(cpu[phase] / cpu["bare"], 3) for phase in ("phase_1", "phase_2")
+    }
+    figures["step_over_bare"] = max(figures["step_over_bare_by_phase"].values())
+    peak = peak_memory_mib()
+    figures["peak_bytes"] = None if peak is None else int(peak * 2**20)
+    return figures
+
+
+def scene_concepts(side: int, seed: int) -> ConceptSet:
+    """A rendered scene of two objects with its true masks."""
+    scene = sample_scene(seed, count=2)
+    rendered = render([scene], side)
+    return concepts_from_masks(
+        rendered.images[0], [o.kind for o in scene.objects], list(rendered.masks[0, :2])
+    )
+
+
+def random_sd15() -> Backbone:
+    """A model of Stable Diffusion 1.5's shape with random weights."""
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    from ice_core.standalone.backbone import StandaloneBackbone
+    from ice_core.standalone.clip_text import ClipText
+    from ice_core.standalone.ldm import to_original_layout
+    from ice_core.standalone.stable_diffusion_1 import ENCODER, infer
+
+    torch.manual_seed(0)
+    unet = UNet2DConditionModel(cross_attention_dim=768, attention_head_dim=8)
+    vae = AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        block_out_channels=(128, 256, 512, 512),
+        layers_per_block=2,
+        scaling_factor=0.18215,
+    )
+    text = CLIPTextModel(
+        CLIPTextConfig(
+            hidden_size=768,
+            intermediate_size=3072,
+            num_hidden_layers=12,
+            num_attention_heads=12,
+            bos_token_id=49406,
+            eos_token_id=49407,
+        )
+    )
+    state = {k.removeprefix("text_model."): v for k, v in text.state_dict().items()}
+    shapes = {k: tuple(v.shape) for k, v in to_original_layout(unet, vae, state).items()}
+    return StandaloneBackbone(
+        unet, vae, ClipText(ENCODER, text), infer(shapes, {}), "random SD 1.5", lambda: "0" * 64
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--steps", type=int, default=60, help="measured steps per phase, bundled model")
+    parser.add_argument(
+        "--sd15-steps", type=int, default=4, help="the same for the large one; 0 leaves it out"
+    )
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--out", type=Path, required=True)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    figures = {"bundled": measure(load_bundled_backbone(), scene_concepts(128, args.seed), args.steps)}
+    if args.sd15_steps:
+        figures["sd15"] = measure(random_sd15(), scene_concepts(256, args.seed), args.sd15_steps, warmup=1)
+    write_results(args.out, figures, {k: v for k, v in vars(args).items() if k != "out"})
+
+
+if __name__ == "__main__":
+    main()
