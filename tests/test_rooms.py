@@ -21,7 +21,8 @@ MAY_IMPORT: Mapping[str, tuple[str, ...]] = {
     "ice_core.localization.retrieval": ("ice_core.concepts", "ice_core.localization.vocabulary"),
     "ice_core.localization.segmentation": ("ice_core.concepts",),
     "ice_core.localization": ("ice_core.localization.retrieval", "ice_core.localization.segmentation"),
-    "ice_core.training": ("ice_core.concepts",),
+    "ice_core.attributes": ("ice_core.localization.retrieval",),
+    "ice_core.training": ("ice_core.attributes",),
     "ice_core.composition": ("ice_core.concepts",),
     "ice_core.files": ("ice_core.concepts", "ice_core.version"),
     "ice_core.figures": (
