@@ -13,9 +13,9 @@ from ice_core.files.embeddings import check_names, file_name
 from ice_core.files.names import check_name, parts_of
 from ice_core.localization.retrieval.dictionary import Vocabulary
 from ice_core.model.backbone import Backbone, Prompt, Token
+from ice_core.model.noising import fill
 from ice_core.model.prompts import NEUTRAL_TEMPLATES
 from ice_core.training.config import TrainingConfig
-from ice_core.training.noising import fill
 
 MAX_LABEL_BYTES = 150
 """Of a label in UTF-8, so that an axis and a count fit into the same file's name."""

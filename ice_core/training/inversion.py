@@ -16,10 +16,10 @@ from torch import Tensor
 from ice_core.concepts import mean_row
 from ice_core.errors import IceError
 from ice_core.model.backbone import Backbone, Token
+from ice_core.model.noising import draw_noise, fill, noisy_and_target
 from ice_core.model.prompts import NEUTRAL_TEMPLATES
 from ice_core.training.descent import adamw, descend, learning, row_sizes, trainable
 from ice_core.training.events import StepDone
-from ice_core.training.noising import draw_noise, fill, noisy_and_target
 from ice_core.training.scene import encode_both
 
 

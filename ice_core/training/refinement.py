@@ -19,13 +19,13 @@ from ice_core.concepts import ConceptSet, LearnedConcepts, check_fits
 from ice_core.errors import IceError
 from ice_core.model.backbone import Backbone, Prompt, TextFeatures
 from ice_core.model.lora import Lora
+from ice_core.model.noising import draw_noise, draw_timesteps, fill, noisy_and_target, timestep_cdf
 from ice_core.model.prompts import NEUTRAL_TEMPLATES, PRIOR_TEMPLATE
 from ice_core.model.sampling import SamplingConfig, sample_latents
 from ice_core.training.config import TrainingConfig
 from ice_core.training.descent import learning, moments_of, restore_moments
 from ice_core.training.events import StepDone
 from ice_core.training.losses import masked_denoising_loss
-from ice_core.training.noising import draw_noise, draw_timesteps, fill, noisy_and_target, timestep_cdf
 from ice_core.training.refinement_state import RefinementConfig, RefinementState, tokens_hash
 from ice_core.training.scene import check_concepts, prepare
 from ice_core.training.state import picture_hash

@@ -15,6 +15,14 @@ from ice_core.concepts import ConceptSet, unit
 from ice_core.errors import IceError
 from ice_core.model.attention import AttentionRecorder
 from ice_core.model.backbone import Backbone, Prompt, TextFeatures, Token
+from ice_core.model.noising import (
+    draw_noise,
+    draw_timesteps,
+    fill,
+    first,
+    noisy_and_target,
+    timestep_cdf,
+)
 from ice_core.training.config import TrainingConfig
 from ice_core.training.descent import (
     adamw,
@@ -32,14 +40,6 @@ from ice_core.training.losses import (
     intrinsic_triplet_loss,
     masked_denoising_loss,
     triplet_loss,
-)
-from ice_core.training.noising import (
-    draw_noise,
-    draw_timesteps,
-    fill,
-    first,
-    noisy_and_target,
-    timestep_cdf,
 )
 from ice_core.training.scene import Scene, Subject, check_concepts, features, prepare
 from ice_core.training.state import TrainingState, begin, learned_so_far

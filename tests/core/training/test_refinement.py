@@ -19,6 +19,7 @@ from ice_core.errors import IceError
 from ice_core.model.attention import AttentionRecorder
 from ice_core.model.backbone import Prompt, TextFeatures, Token
 from ice_core.model.lora import Lora
+from ice_core.model.noising import noisy_and_target
 from ice_core.training import (
     Finished,
     PriorDrawn,
@@ -31,7 +32,6 @@ from ice_core.training import (
     refine,
     train,
 )
-from ice_core.training.noising import noisy_and_target
 
 SHORT = RefinementConfig(steps=6, rank=2, learning_rate=1e-2, prior_pictures=3, snapshot_every=2)
 
