@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -63,24 +64,80 @@ def unique_key(label: str, taken: Mapping[str, object] | set[str]) -> str:
     return key
 
 
+Reader = Literal["clip", "model", "user"]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A value that may be true. weight: calibrated probability in 0..1 that it is the best of its axis."""
+
+    value: str
+    weight: float
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What was read of one axis of one object.
+
+    candidates: by falling weight, few; empty for a free axis. reader: who said so, a user's own word too.
+    fits: whether the first candidate is likely enough to be said; else the axis is left out of prompts.
+    """
+
+    axis: str
+    candidates: tuple[Candidate, ...]
+    reader: Reader
+    fits: bool = True
+
+    @property
+    def value(self) -> str | None:
+        """The word for it; None where nothing fits."""
+        return self.candidates[0].value if self.candidates and self.fits else None
+
+
+Readings = Mapping[str, Mapping[str, Reading]]
+"""By object key, then by axis."""
+
+
+def said(axis: str, value: str) -> Reading:
+    """What a user says of an axis: certain."""
+    return Reading(axis, (Candidate(value, 1.0),), "user")
+
+
+_ORDER = ("style", "lighting", "mood", "size", "shape", "pattern", "texture", "color", "material")
+"""Properties before a noun as English puts them: "a striped red metal ball"."""
+
+
+def as_people_write(axes: Sequence[str]) -> tuple[str, ...]:
+    """Axes in the order of their words before a noun; those that are not in `_ORDER` first, as given."""
+    return tuple(sorted(axes, key=lambda axis: _ORDER.index(axis) if axis in _ORDER else -1))
+
+
 @dataclass(frozen=True)
 class LearnedConcept:
-    """Tokens of one object: instance s_i and object o_i of phase 1, one intrinsic a_{i,k} per axis.
+    """Tokens of one object: the object itself, and one intrinsic token per axis that could be read.
 
-    Token names are `<key>.instance`, `<key>.object` and `<key>.<axis>`.
+    instance: what is particular of the object and is no property, where the method learns that; readings:
+    by axis, what was read of the object before. Token names are `<key>.instance`, `<key>.object` and
+    `<key>.<axis>`.
     """
 
     key: str
     label: str
-    instance: Token
+    instance: Token | None
     object: Token
     intrinsics: Mapping[str, Token]
+    readings: Mapping[str, Reading] = field(default_factory=dict)
+
+    @property
+    def properties(self) -> tuple[Token, ...]:
+        """The intrinsic tokens in the order in which they stand before a noun."""
+        return tuple(self.intrinsics[axis] for axis in as_people_write(tuple(self.intrinsics)))
 
     @property
     def tokens(self) -> dict[str, Token]:
         """Every token by its name."""
         every = (self.instance, self.object, *self.intrinsics.values())
-        return {token.name: token for token in every}
+        return {token.name: token for token in every if token is not None}
 
 
 @dataclass(frozen=True)

@@ -68,7 +68,7 @@ def draw_rows(
         if concept.key != concept.label:
             subtitle = f"{concept.label} · {subtitle}"
         pictures = dict(zip((caption for caption, _ in prompts), drawn, strict=True))
-        thumbnails = {item.instance.name: data_uri(crop)}
+        thumbnails = {item.instance.name: data_uri(crop)} if item.instance else {}
         thumbnails |= {item.object.name: data_uri(pictures["object token"])}
         thumbnails |= {token.name: data_uri(pictures[axis]) for axis, token in item.intrinsics.items()}
         yield ShownConcept(

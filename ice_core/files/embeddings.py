@@ -106,6 +106,7 @@ def save_concepts(
         for role, token in (
             ("instance", concept.instance), ("object", concept.object), *concept.intrinsics.items()
         )
+        if token is not None
     ]  # fmt: skip
     names = [file_name(concept.key, role) for _, concept, role, _ in slots]
     if not replace and any((folder / name).exists() for name in names):
@@ -257,14 +258,13 @@ def _run_of(header: Mapping[str, str]) -> tuple[str, ...]:
 def _concept(
     key: str, roles: Mapping[str, tuple[dict[str, str], Token]], axes: Sequence[str], folder: Path
 ) -> LearnedConcept:
-    for role in _ROLES:
-        if role not in roles:
-            raise IceError(f"{file_name(key, role)} is missing in {folder}; put it back or extract again")
+    if "object" not in roles:
+        raise IceError(f"{file_name(key, 'object')} is missing in {folder}; put it back or extract again")
     header = roles["object"][0]
     return LearnedConcept(
         key=key,
         label=header["ice.label"],
-        instance=roles["instance"][1],
+        instance=roles["instance"][1] if "instance" in roles else None,
         object=roles["object"][1],
         intrinsics={axis: roles[axis][1] for axis in axes if axis in roles},
     )

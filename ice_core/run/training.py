@@ -150,7 +150,9 @@ class Training:
         settings = self.job.settings
         concepts = learned.concepts[:_PREVIEW_OBJECTS]
         prompts = [
-            showcase_prompts(c)[0][1] if intrinsic else Prompt(("a photo of", c.instance, c.object))
+            showcase_prompts(c)[0][1]
+            if intrinsic or c.instance is None
+            else Prompt(("a photo of", c.instance, c.object))
             for c in concepts
         ]
         generator = torch.Generator().manual_seed(settings.training.seed)
