@@ -50,9 +50,10 @@ def sample(
     size: tuple[int, int] | None = None,
     batch: int = 8,
     lora: Lora | None = None,
+    noises: Sequence[int] | None = None,
 ) -> Tensor:
     """The pictures of `sample_each` together, [B, 3, H, W] in 0..1 on the CPU."""
-    return torch.stack(list(sample_each(backbone, prompts, config, generator, size, batch, lora)))
+    return torch.stack(list(sample_each(backbone, prompts, config, generator, size, batch, lora, noises)))
 
 
 @torch.no_grad()
@@ -64,13 +65,16 @@ def sample_each(
     size: tuple[int, int] | None = None,
     batch: int = 8,
     lora: Lora | None = None,
+    noises: Sequence[int] | None = None,
 ) -> Iterator[Tensor]:
     """One picture per prompt, [3, H, W] in 0..1 on the CPU, `batch` at a time as soon as they are drawn.
 
     size: (height, width) in pixels, default the model's own. The noise of picture i depends on the
-    generator and on i alone, not on `batch`. lora: adapts the model, with and without the prompt.
+    generator and on i alone, not on `batch`. lora: adapts the model, with and without the prompt. noises:
+    per prompt, a number; prompts of one number start from the same noise, so that only what they say makes
+    them differ (default: each from its own, 0, 1, ...).
     """
-    for latents in _latents(backbone, prompts, config, generator, size, batch, lora):
+    for latents in _latents(backbone, prompts, config, generator, size, batch, lora, noises):
         yield from backbone.decode_latent(latents).clamp(0, 1).float().cpu()
 
 
@@ -79,7 +83,7 @@ def sample_latents(
     backbone: Backbone, prompts: Sequence[Prompt], config: SamplingConfig, generator: torch.Generator
 ) -> Tensor:
     """What `sample` decodes: scaled latents [B, C, h, w], float32 on the CPU, of the model's own size."""
-    batches = _latents(backbone, prompts, config, generator, None, 8, None)
+    batches = _latents(backbone, prompts, config, generator, None, 8, None, None)
     return torch.cat([latents.float().cpu() for latents in batches])
 
 
@@ -91,12 +95,15 @@ def _latents(
     size: tuple[int, int] | None,
     batch: int,
     lora: Lora | None,
+    noises: Sequence[int] | None,
 ) -> Iterator[Tensor]:
     """Denoised latents, `batch` prompts at a time."""
+    chosen = list(range(len(prompts)) if noises is None else noises)
     side = backbone.native_size
     height, width = size or (side, side)
-    shape = (len(prompts), backbone.channels, height // backbone.factor, width // backbone.factor)
-    noise = torch.randn(shape, generator=generator)
+    count = max(chosen, default=-1) + 1
+    shape = (count, backbone.channels, height // backbone.factor, width // backbone.factor)
+    noise = torch.randn(shape, generator=generator)[chosen]
     nothing = backbone.encode_prompts([Prompt(())])
     for start in range(0, len(prompts), batch):
         part = list(prompts[start : start + batch])

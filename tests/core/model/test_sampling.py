@@ -116,3 +116,18 @@ def test_original_is_recovered_from_noise_and_from_velocity():
 def test_impossible_settings_are_refused(steps: int, guidance: float):
     with pytest.raises(IceError):
         SamplingConfig(steps, guidance)
+
+
+def test_prompts_of_one_noise_start_alike_and_differ_by_what_they_say_alone():
+    ball, cube = Prompt(("ball",)), Prompt(("cube",))
+    config = SamplingConfig(steps=2)
+
+    def drawn(prompts: list[Prompt], noises: list[int] | None = None) -> Tensor:
+        generator = torch.Generator().manual_seed(1)
+        return sample(FakeBackbone(), prompts, config, generator, batch=2, noises=noises)
+
+    own = drawn([ball, ball, cube])
+    chosen = drawn([ball, cube, ball, ball], [1, 2, 0, 1])
+    torch.testing.assert_close(chosen[:3], own[[1, 2, 0]])
+    assert torch.equal(chosen[0], chosen[3])
+    assert not torch.equal(own[0], own[1])
