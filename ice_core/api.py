@@ -20,7 +20,7 @@ from ice_core.files.lora import load_lora
 from ice_core.localization.loop import Retrieves
 from ice_core.localization.retrieval.dictionary import Vocabulary
 from ice_core.localization.retrieval.retriever import Retriever
-from ice_core.localization.retrieval.towers import load_open_clip
+from ice_core.localization.retrieval.towers import ImageTextModel, load_open_clip
 from ice_core.model.backbone import Backbone, Token
 from ice_core.model.lora import Lora
 from ice_core.model.sampling import SamplingConfig, sample
@@ -29,7 +29,7 @@ from ice_core.run.defaults import CLIP
 from ice_core.run.events import RunEvent, Trained
 from ice_core.run.folder import RunFolder
 from ice_core.run.report import Report
-from ice_core.run.settings import ExtractionSettings
+from ice_core.run.settings import ExtractionSettings, ShowingConfig
 from ice_core.standalone.checkpoint import load_checkpoint
 from ice_core.standalone.devices import dtype_named, usable_device
 from ice_core.world.bundled import (
@@ -39,6 +39,7 @@ from ice_core.world.bundled import (
     require_weights,
     world_vocabulary,
 )
+from ice_core.world.scenes import AXES
 
 File: TypeAlias = str | Path
 Picture: TypeAlias = File | Image.Image | Tensor
@@ -82,6 +83,11 @@ def load_model(
     if gradient_checkpointing:
         model.checkpoint_gradients()
     return model
+
+
+def showing_for(model: Backbone) -> ShowingConfig:
+    """Things that a model can draw, and words for properties: the rendered world's for the bundled model."""
+    return ShowingConfig(AXES["kind"], AXES) if is_bundled(model) else ShowingConfig()
 
 
 def load_retriever(
@@ -129,7 +135,7 @@ def extract(
         retriever or (None if labels else load_retriever(model)),
         image,
         Path(out),
-        settings,
+        settings or ExtractionSettings(showing=showing_for(model)),
         labels,
         None if masks is None else [_mask(mask, size) for mask in masks],
         title=file.name if file else "a picture",
@@ -169,12 +175,13 @@ def extract_concepts(
     return Extraction(Path(out), found, trained[-1].learned, trained[-1].lora, report)
 
 
-def resume(model: Backbone, out: File, preview_every: int = 0) -> Events:
+def resume(model: Backbone, out: File, preview_every: int = 0, judge: ImageTextModel | None = None) -> Events:
     """Go on with an interrupted run in `out` as a stream of events, to the same numbers as without the break.
 
-    Raises IceError when there is no run, or it was started with another model.
+    judge: what says how properties came out on other objects, `load_retriever(model).model`; without it
+    that is left out. Raises IceError when there is no run, or it was started with another model.
     """
-    return pipeline.resume(model, Path(out), preview_every)
+    return pipeline.resume(model, Path(out), preview_every, judge)
 
 
 def compose(

@@ -50,6 +50,11 @@ def showcase_prompts(concept: LearnedConcept) -> list[tuple[str, Prompt]]:
     ]
 
 
+def recomposed(giver: LearnedConcept, thing: Token | str) -> Prompt:
+    """All properties of one object on another thing: "a photo of a {ball.color} {ball.material} cube"."""
+    return Prompt(("a photo of a", *giver.properties, thing))
+
+
 def written(prompt: Prompt) -> str:
     """A prompt as `ice compose` takes it: "a photo of {ball.object}"."""
     return " ".join(part if isinstance(part, str) else f"{{{part.name}}}" for part in prompt.parts)

@@ -16,7 +16,8 @@ _PAPER, _INK, _GREY = (255, 255, 255), (28, 30, 34), (112, 118, 128)
 
 def word_chart(words: Sequence[Retrieved]) -> Image.Image:
     """One bar per word, as long as its similarity with the picture is against the best one's."""
-    from ice_core.figures.pictures import color_of, font
+    from ice_core.figures.lettering import font
+    from ice_core.figures.pictures import color_of
 
     canvas = Image.new("RGB", (_WIDTH, 2 * _MARGIN + _ROW * len(words)), _PAPER)
     draw = ImageDraw.Draw(canvas)

@@ -23,12 +23,14 @@ from ice_core.run.events import Progress as Step
 from ice_core.run.folder import RunFolder
 from ice_core.run.pipeline import finish
 from ice_core.run.presenting import sheet
-from ice_core.run.settings import ExtractionSettings
+from ice_core.run.settings import ExtractionSettings, ShowingConfig
 from ice_core.run.training import LEARNING, REFINING, Training
 from ice_core.run.training import Job as CoreJob
 from ice_core.training.config import TrainingConfig
 from ice_core.training.refinement_state import RefinementConfig
 from ice_core.training.state import picture_hash
+from ice_core.world.bundled import is_bundled
+from ice_core.world.scenes import AXES
 
 from .values import Progress
 
@@ -85,6 +87,7 @@ def run(job: Job, kept_in: Path, resume: bool) -> Result:
     settings = ExtractionSettings(
         replace(job.training, snapshot_every=1),
         refinement=replace(job.refinement, snapshot_every=_REFINEMENT_KEPT_EVERY),
+        showing=ShowingConfig(AXES["kind"], AXES) if is_bundled(job.backbone) else ShowingConfig(),
     )
     date = datetime.now(timezone.utc).isoformat(timespec="seconds")
     core = CoreJob(

@@ -36,7 +36,7 @@ def demo(arguments: argparse.Namespace) -> None:
         return
     out = _output_folder(arguments.out or Path("ice-output/demo"))
     seed = arguments.seed or 0
-    settings = _settings(arguments, seed, BUNDLED_STEPS)
+    settings = _settings(arguments, seed, BUNDLED_STEPS, bundled=True)
     from ice_core.api import load_retriever
     from ice_core.run import pipeline
     from ice_core.world.renderer import render
@@ -49,7 +49,7 @@ def demo(arguments: argparse.Namespace) -> None:
     backbone = _backbone(None, "cpu", arguments.dtype, arguments.gradient_checkpointing)
     events = pipeline.extract(
         backbone, load_retriever(backbone), image, out, settings, title=f"the rendered scene {seed}",
-        source=_source("demo", arguments), notes=[f"rendered: {objects} on {scene.ground}"],
+        source={**_source("demo", arguments), "clip": ""}, notes=[f"rendered: {objects} on {scene.ground}"],
         preview_every=arguments.preview_every or 0,
     )  # fmt: skip
     _print_result(_follow(events, out), out)
@@ -79,7 +79,7 @@ def extract(arguments: argparse.Namespace) -> None:
         wanted = parent / _folder_name(path) if several else parent
         outs.append(_output_folder(wanted, outs))
     steps = CHECKPOINT_STEPS if arguments.checkpoint else BUNDLED_STEPS
-    settings = _settings(arguments, arguments.seed or 0, steps)
+    settings = _settings(arguments, arguments.seed or 0, steps, bundled=not arguments.checkpoint)
 
     from ice_core.files.images import load_image_with_notes, load_mask
     from ice_core.run import pipeline
@@ -105,6 +105,8 @@ def extract(arguments: argparse.Namespace) -> None:
     source = _source("extract", arguments)
     if arguments.checkpoint:
         source["checkpoint"] = str(arguments.checkpoint.resolve())
+    if retriever:
+        source["clip"] = arguments.clip or ""
     for path, (image, notes), out in zip(images, pictures, outs, strict=True):
         if len(images) > 1:
             print(f"{path} -> {out}", flush=True)
@@ -124,6 +126,7 @@ def _resume(arguments: argparse.Namespace, fixed: Sequence[str]) -> None:
     if not os.path.isfile(out / "run.json"):
         raise IceError(f"there is no run to resume in {out}; give the output folder of an interrupted run")
     check_writable(out)
+    from ice_core.api import load_retriever
     from ice_core.run import pipeline
     from ice_core.run.folder import RunFolder
 
@@ -133,7 +136,9 @@ def _resume(arguments: argparse.Namespace, fixed: Sequence[str]) -> None:
     dtype = start.source.get("dtype")
     file = Path(checkpoint) if checkpoint else None
     backbone = _backbone(file, device, dtype, arguments.gradient_checkpointing)
-    _print_result(_follow(pipeline.resume(backbone, out, arguments.preview_every or 0), out), out)
+    judge = load_retriever(backbone, start.source["clip"] or None).model if "clip" in start.source else None
+    events = pipeline.resume(backbone, out, arguments.preview_every or 0, judge)
+    _print_result(_follow(events, out), out)
 
 
 def compose(arguments: argparse.Namespace) -> None:
@@ -203,19 +208,22 @@ def compose(arguments: argparse.Namespace) -> None:
         raise KeyboardInterrupt(f"{done} of {arguments.count} pictures are written") from None
 
 
-def _settings(arguments: argparse.Namespace, seed: int, steps: int) -> ExtractionSettings:
-    from ice_core.run.settings import ExtractionSettings
+def _settings(arguments: argparse.Namespace, seed: int, steps: int, bundled: bool) -> ExtractionSettings:
+    """bundled: whether the rendered world's model is used, which draws other things than photographs."""
+    from ice_core.run.settings import ExtractionSettings, ShowingConfig
     from ice_core.training.config import TrainingConfig
     from ice_core.training.refinement import RefinementConfig
+    from ice_core.world.scenes import AXES as WORLD
 
     axes = arguments.axes or AXES
     training = TrainingConfig(axes, arguments.steps or steps, seed=seed, snapshot_every=SNAPSHOT_EVERY)
     refinement = RefinementConfig(arguments.refine or 0, snapshot_every=SNAPSHOT_EVERY)
-    return ExtractionSettings(training, refinement=refinement)
+    showing = ShowingConfig(WORLD["kind"], WORLD) if bundled else ShowingConfig()
+    return ExtractionSettings(training, refinement=refinement, showing=showing)
 
 
 def _source(command: str, arguments: argparse.Namespace) -> dict[str, str]:
-    """What going on needs to know of how a run was started."""
+    """What going on needs to know of how a run was started; with `clip` where objects were named by one."""
     return {"command": command, **({"dtype": arguments.dtype} if arguments.dtype else {})}
 
 

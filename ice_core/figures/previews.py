@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from PIL import Image, ImageDraw
 
-from ice_core.figures.pictures import font
+from ice_core.figures.lettering import font
 
 _PAPER, _INK, _GREY = (255, 255, 255), (28, 30, 34), (112, 118, 128)
 

@@ -9,5 +9,8 @@ CHECKPOINT_STEPS = 800
 SNAPSHOT_EVERY = 20
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 """Precisions that a model can be opened in, by name."""
+OTHERS = ("ball", "cup", "chair", "shoe")
+"""Things that a property is shown on where a picture has nothing else: of one material and color each, and
+words that every model of photographs draws. The bundled model has its own."""
 CLIP = "ViT-L-14-quickgelu/openai"
 """What names the objects of a photograph, as open_clip's NAME/WEIGHTS."""

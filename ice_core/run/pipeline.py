@@ -22,6 +22,7 @@ from ice_core.files.names import printable
 from ice_core.files.paths import check_tensor_folder
 from ice_core.localization.loop import Retrieves, concepts_from_labels, concepts_from_masks, localize
 from ice_core.localization.retrieval.retriever import Retriever
+from ice_core.localization.retrieval.towers import ImageTextModel
 from ice_core.model.backbone import Backbone
 from ice_core.model.prompts import PRIOR_TEMPLATE, SEGMENTATION_TEMPLATE
 from ice_core.run.checks import check_labels, check_prompts, check_vocabulary
@@ -125,16 +126,20 @@ def _extract(
     folder.save_history(History((), {"localization": time.monotonic() - clock}))
     folder.save_start(start, concepts)
     yield Found(concepts)
-    return (yield from _go_on(backbone, folder, preview_every))
+    judge = retriever.model if isinstance(retriever, Retriever) else None
+    return (yield from _go_on(backbone, folder, preview_every, judge))
 
 
-def resume(backbone: Backbone, out: Path, preview_every: int = 0) -> Generator[RunEvent, None, Report]:
+def resume(
+    backbone: Backbone, out: Path, preview_every: int = 0, judge: ImageTextModel | None = None
+) -> Generator[RunEvent, None, Report]:
     """Go on with the run in `out` from its last snapshot, to the same numbers as without interruption.
 
+    judge: the CLIP of the run's retriever, which says how properties came out; without it that is left out.
     Raises IceError when there is none, it was started with another base model, or another process is at it.
     """
     folder = RunFolder(Path(out))
-    return _alone(folder, _go_on(backbone, folder, preview_every))
+    return _alone(folder, _go_on(backbone, folder, preview_every, judge))
 
 
 def _alone(folder: RunFolder, events: Generator[RunEvent, None, Report]) -> Generator[RunEvent, None, Report]:
@@ -143,7 +148,9 @@ def _alone(folder: RunFolder, events: Generator[RunEvent, None, Report]) -> Gene
         return (yield from events)
 
 
-def _go_on(backbone: Backbone, folder: RunFolder, preview_every: int) -> Generator[RunEvent, None, Report]:
+def _go_on(
+    backbone: Backbone, folder: RunFolder, preview_every: int, judge: ImageTextModel | None
+) -> Generator[RunEvent, None, Report]:
     start, concepts = folder.load_start()
     if start.base_fingerprint != backbone.fingerprint:
         raise IceError(
@@ -152,7 +159,7 @@ def _go_on(backbone: Backbone, folder: RunFolder, preview_every: int) -> Generat
         )
     settings = ExtractionSettings.from_plain(start.settings)
     check_names([c.key for c in concepts.concepts], settings.training.axes)
-    job = Job(backbone, concepts, settings, start.title, start.date, preview_every)
+    job = Job(backbone, concepts, settings, start.title, start.date, preview_every, judge=judge)
     return _resume(job, folder, start)
 
 

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from PIL import Image
 from torch import Tensor
 
-from ice_core.concepts import Concept
-from ice_core.figures.pictures import contact_sheet
-from ice_core.figures.presentation import ShownConcept, draw_rows, headline, write_pictures
+from ice_core.concepts import Concept, LearnedConcept
+from ice_core.evaluation.quality import Quality, quality
+from ice_core.figures.presentation import Judge, ShownConcept, draw_rows, headline, sheet_of, write_pictures
 from ice_core.files.embeddings import save_concepts
 from ice_core.files.images import load_image, resize_mask, save_png
 from ice_core.files.paths import safe_path
+from ice_core.localization.retrieval.towers import ImageTextModel
 from ice_core.run.events import Drawn, Progress, RunEvent, Trained
 from ice_core.run.folder import History, RunFolder, RunStart
 from ice_core.run.report import ConceptReport, Report, peak_memory_mib
@@ -33,7 +34,9 @@ def draw(job: Job, image: Tensor, trained: Trained) -> Generator[RunEvent, None,
         trained.learned,
         job.settings.sampling,
         trained.learned.seed,
+        job.settings.showing.others,
         trained.lora,
+        _judge(job.judge, job.settings.showing.values) if job.judge else None,
     )
     shown: list[ShownConcept] = []
     total = len(job.concepts.concepts)
@@ -43,6 +46,19 @@ def draw(job: Job, image: Tensor, trained: Trained) -> Generator[RunEvent, None,
         yield Drawn(row)
         yield Progress(DRAWING, len(shown), total, row.row.title)
     return shown
+
+
+def _judge(model: ImageTextModel, values: Mapping[str, Sequence[str]]) -> Judge:
+    """Holds generated pictures against what was read of the object; silent where nothing was read."""
+
+    def judge(concept: LearnedConcept, axis: str, thing: str, pictures: Tensor) -> Quality | None:
+        reading = concept.readings.get(axis)
+        if reading is None or reading.value is None:
+            return None
+        others = values.get(axis) or [candidate.value for candidate in reading.candidates]
+        return quality(model, pictures, axis, reading.value, thing, others)
+
+    return judge
 
 
 def sheet(
@@ -58,8 +74,8 @@ def sheet(
         job.settings.refinement.steps,
         trained.lora,
     )
-    return contact_sheet(
-        image, job.concepts.concepts, [row.row for row in shown], history.columns(without=("total",)),
+    return sheet_of(
+        image, job.concepts.concepts, shown, history.columns(without=("total",)),
         job.settings.training.switch, title, line, refinement=steps if trained.lora else None,
     )  # fmt: skip
 
@@ -85,9 +101,8 @@ def present(
     masks = {c.key: save_png(c.mask, safe_path(folder.path / "masks", f"{c.key}.png")) for c in full}
     title, line = headline(learned, start.title, sum(seconds.values()), settings.refinement.steps, lora)
     pictures, rows = write_pictures(
-        folder.path, image, concepts.concepts, [row.row for row in shown],
-        history.columns(without=("total",)), settings.training.switch, title, line,
-        refinement=settings.training.steps if lora else None,
+        folder.path, image, concepts.concepts, shown, history.columns(without=("total",)),
+        settings.training.switch, title, line, refinement=settings.training.steps if lora else None,
     )  # fmt: skip
     seconds["writing"] = time.monotonic() - clock
 
@@ -117,6 +132,7 @@ def present(
                 row=relative(rows[concept.key]),
                 embeddings={n: relative(p) for n, p in embeddings.items() if n.startswith(f"{concept.key}.")},
                 prompts=row.prompts,
+                quality=row.quality,
             )
             for concept, row in zip(full, shown, strict=True)
         ),

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ice_core.evaluation.quality import Quality
 from ice_core.files.paths import write_json
 
 OUTPUTS = (
@@ -21,7 +22,8 @@ OUTPUTS = (
 @dataclass(frozen=True)
 class ConceptReport:
     """One object. box: left, top, right, bottom and area: count, both in pixels of the input, right and
-    bottom exclusive; mask, row, embeddings (by token name): files, relative to the report."""
+    bottom exclusive; mask, row, embeddings (by token name): files, relative to the report; quality: by axis,
+    how its properties came out on other objects, where a CLIP could judge."""
 
     key: str
     label: str
@@ -33,6 +35,7 @@ class ConceptReport:
     row: str
     embeddings: Mapping[str, str]
     prompts: Mapping[str, str]
+    quality: Mapping[str, Quality]
 
 
 @dataclass(frozen=True)

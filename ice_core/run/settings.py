@@ -9,8 +9,23 @@ from typing import Any, get_type_hints
 from ice_core.errors import IceError
 from ice_core.localization.loop import LocalizationConfig
 from ice_core.model.sampling import SamplingConfig
+from ice_core.run.defaults import OTHERS
 from ice_core.training.config import TrainingConfig
 from ice_core.training.refinement import RefinementConfig
+
+
+@dataclass(frozen=True)
+class ShowingConfig:
+    """others: plain names of things that the model can draw, which properties are shown on where a picture
+    has no second object; values: words by axis, against which it is judged how a property came out (for an
+    axis that is not there, the words that its reading weighed)."""
+
+    others: tuple[str, ...] = OTHERS
+    values: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.others or not all(word.strip() for word in self.others):
+            raise IceError(f"things to show properties on are {self.others}; give words such as ball, cup")
 
 
 @dataclass(frozen=True)
@@ -22,6 +37,7 @@ class ExtractionSettings:
     localization: LocalizationConfig = field(default_factory=LocalizationConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     refinement: RefinementConfig = field(default_factory=RefinementConfig)
+    showing: ShowingConfig = field(default_factory=ShowingConfig)
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> ExtractionSettings:
@@ -38,8 +54,14 @@ def _restore(kind: Any, plain: Mapping[str, Any]) -> Any:
     hints = get_type_hints(kind)
     values = {
         name: _restore(hints[name], value) if is_dataclass(hints[name])
-        else tuple(value) if isinstance(value, list)
-        else value
+        else _frozen(value)
         for name, value in plain.items()
     }  # fmt: skip
     return kind(**values)
+
+
+def _frozen(value: Any) -> Any:
+    """Lists of JSON as tuples, within mappings too."""
+    if isinstance(value, Mapping):
+        return {name: _frozen(inner) for name, inner in value.items()}
+    return tuple(value) if isinstance(value, list) else value

@@ -15,6 +15,7 @@ from ice_core.concepts import ConceptSet, LearnedConcepts
 from ice_core.errors import IceError
 from ice_core.files.embeddings import save_concepts
 from ice_core.files.lora import save_lora
+from ice_core.localization.retrieval.towers import ImageTextModel
 from ice_core.model.backbone import Backbone, Prompt
 from ice_core.model.lora import Lora
 from ice_core.model.sampling import SamplingConfig, sample
@@ -38,6 +39,7 @@ class Job:
     preview_every: steps between `Preview` events, 0 for none.
     keep_snapshots: write every snapshot to disk as it comes; else a state is written only when training
         ends early, and snapshots may be as frequent as one likes.
+    judge: says how properties came out on other objects, None where nobody can.
     """
 
     backbone: Backbone
@@ -47,6 +49,7 @@ class Job:
     date: str
     preview_every: int = 0
     keep_snapshots: bool = True
+    judge: ImageTextModel | None = None
 
 
 class Training:
