@@ -31,7 +31,7 @@ MAY_IMPORT: Mapping[str, tuple[str, ...]] = {
         "ice_core.evaluation", "ice_core.files",
     ),
     "ice_core.run": ("ice_core.figures",),
-    "ice_core.world": ("ice_core.standalone", "ice_core.localization.retrieval"),
+    "ice_core.world": ("ice_core.standalone", "ice_core.attributes"),
     "ice_core": ("ice_core.run", "ice_core.world"),
     "ice_core.command_line": ("ice_core",),
     "nodes.host": ("ice_core.model", "the host"),

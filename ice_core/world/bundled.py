@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,9 +12,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
+from ice_core.attributes.values import Axis
 from ice_core.errors import IceError
 from ice_core.world.architecture import CLIP_CONFIG
-from ice_core.world.scenes import AXES, GROUNDS
+from ice_core.world.scenes import AXES, GROUNDS, INTRINSIC_AXES
 
 if TYPE_CHECKING:
     from ice_core.localization.retrieval.dictionary import Vocabulary
@@ -81,6 +83,14 @@ def world_vocabulary() -> Vocabulary:
 
     words = [value for values in AXES.values() for value in values] + list(GROUNDS)
     return Vocabulary(tuple(words), tuple(word in AXES["kind"] for word in words))
+
+
+def world_axes() -> Mapping[str, Axis]:
+    """The axes an object of the world has, with the words the bundled CLIP was taught for them.
+
+    For `parse_axes`, in place of the dictionaries of the whole language.
+    """
+    return {name: Axis(name, AXES[name]) for name in INTRINSIC_AXES}
 
 
 def bundled_retriever(

@@ -1,0 +1,69 @@
+"""Which axes there are, and what a user writes to choose or add some."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from types import MappingProxyType
+
+from ice_core.attributes.values import Axis
+from ice_core.errors import IceError
+
+FOLDER = Path(__file__).parent / "axes"
+"""`NAME.txt` each: a first line "# what it is: where from, licence", then one value a line."""
+
+RESERVED = ("instance", "object")
+"""Names of an object's other tokens, which no axis can have."""
+
+
+@cache
+def known_axes() -> Mapping[str, Axis]:
+    """The shipped dictionaries by name: color, material, texture, pattern, style, lighting, shape, mood."""
+    axes = {}
+    for path in sorted(FOLDER.glob("*.txt")):
+        lines = path.read_text(encoding="utf-8").splitlines()
+        axes[path.stem] = Axis(path.stem, tuple(line for line in lines if not line.startswith("#")))
+    return MappingProxyType(axes)
+
+
+def parse_axes(texts: Sequence[str], known: Mapping[str, Axis] | None = None) -> tuple[Axis, ...]:
+    """Axes as a user writes them, in that order.
+
+    "color" takes the values of `known` (None: `known_axes()`); "finish=matte|glossy|satin" brings its
+    own, for a known name too; a name that is unknown and brings none is a free axis. Raises IceError for
+    a name that is no plain word, is reserved or comes twice, and for no or one or repeated values.
+    """
+    known = known_axes() if known is None else known
+    axes: dict[str, Axis] = {}
+    for text in texts:
+        name, equals, listed = (part.strip() for part in text.partition("="))
+        check_axis_name(name)
+        if name in axes:
+            raise IceError(f"the axis {name!r} is named twice: name each axis once")
+        axes[name] = Axis(name, _values(name, listed)) if equals else known.get(name, Axis(name))
+    return tuple(axes.values())
+
+
+def check_axis_name(name: str) -> None:
+    """Raise IceError for what cannot name an axis: it has to be a word that fits in braces."""
+    if not re.fullmatch(r"[\w-]+", name):
+        raise IceError(f"the axis {name!r} is not one plain word: write for example color")
+    if name in RESERVED:
+        raise IceError(f"the axis {name!r} is the name of another learned token: choose another word")
+
+
+def _values(name: str, listed: str) -> tuple[str, ...]:
+    values = tuple(" ".join(value.split()) for value in listed.split("|"))
+    if values == ("",):
+        raise IceError(
+            f"the axis {name!r} has no values after the =: write for example {name}=matte|glossy, or {name} "
+            "alone"
+        )
+    if len(values) == 1:
+        raise IceError(
+            f"the axis {name!r} has {values[0]!r} only, so there is nothing to choose between: name two or "
+            f"more, for example {name}={values[0]}|glossy"
+        )
+    return values

@@ -1,0 +1,71 @@
+"""Axes as they are shipped and as a user writes them."""
+
+from __future__ import annotations
+
+import make_axes
+import pytest
+
+from ice_core.attributes.axes import FOLDER, known_axes, parse_axes
+from ice_core.attributes.values import Axis
+from ice_core.errors import IceError
+from ice_core.world.bundled import world_axes
+
+
+def test_the_shipped_dictionaries_hold_plain_words() -> None:
+    axes = known_axes()
+    assert set(axes) == {"color", "material", "texture", "pattern", "style", "lighting", "shape", "mood"}
+    assert len(axes["texture"].values) == 47
+    for axis in axes.values():
+        assert len(axis.values) >= 30
+        assert all(value == " ".join(value.split()) for value in axis.values)
+
+
+def test_every_dictionary_says_where_it_is_from() -> None:
+    for path in FOLDER.glob("*.txt"):
+        header, first, *_ = path.read_text(encoding="utf-8").splitlines()
+        assert header.startswith("# ")
+        assert not first.startswith("#")
+
+
+def test_the_color_dictionary_is_what_its_script_writes() -> None:
+    assert known_axes()["color"].values == tuple(make_axes.colors())
+
+
+def test_colors_are_ones_a_person_would_say() -> None:
+    colors = known_axes()["color"].values
+    assert {"red", "dark blue", "turquoise", "dusty pink", "olive", "cornflower blue"} <= set(colors)
+    assert not {"shit brown", "barbie pink", "darkblue", "blue blue", "blue/green"} & set(colors)
+
+
+def test_a_name_takes_the_known_values_and_a_user_brings_others() -> None:
+    color, finish, mood = parse_axes(["color", " finish = matte | glossy|satin", "mood2"])
+    assert color == known_axes()["color"]
+    assert finish == Axis("finish", ("matte", "glossy", "satin"))
+    assert mood == Axis("mood2")
+    assert mood.free
+    assert parse_axes(["color=warm|cold"]) == (Axis("color", ("warm", "cold")),)
+
+
+def test_the_world_has_its_own_words() -> None:
+    color, shape = parse_axes(["color", "shape"], world_axes())
+    assert "turquoise" in color.values
+    assert len(color.values) < len(known_axes()["color"].values)
+    assert shape.free
+
+
+@pytest.mark.parametrize(
+    ("texts", "wrong"),
+    [
+        (["finish="], "finish=matte"),
+        (["finish=matte"], "two or more"),
+        (["finish=matte|"], "empty value"),
+        (["finish=matte|matte"], "twice"),
+        (["color", "color"], "twice"),
+        (["two words"], "plain word"),
+        ([""], "plain word"),
+        (["object"], "another learned token"),
+    ],
+)
+def test_axes_that_cannot_work_are_refused(texts: list[str], wrong: str) -> None:
+    with pytest.raises(IceError, match=wrong):
+        parse_axes(texts)
