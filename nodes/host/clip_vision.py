@@ -26,6 +26,9 @@ class ConnectedTowers:
 
     _KEYS = ("h", "g")
 
+    scale = 100.0
+    """Where open_clip stops the learned one, which the host does not keep."""
+
     def __init__(self, clip_vision: Any, clip: Any, remedy: str) -> None:
         self._vision, self._clip, self._remedy = clip_vision, clip.clone(), remedy
         module = clip.cond_stage_model

@@ -34,6 +34,10 @@ class ImageTextModel(Protocol):
     def fingerprint(self) -> str:
         """Hexadecimal hash of the weights, for caches."""
 
+    @property
+    def scale(self) -> float:
+        """What its training multiplied cosines by before the softmax: 100 for OpenAI's CLIP."""
+
     def encode_images(self, images: Tensor) -> Tensor:
         """Pictures [B, 3, H, W] in 0..1, of any size -> unit embeddings [B, D], float32, CPU."""
 
@@ -59,6 +63,7 @@ class OpenClipTowers:
         self.device = torch.device(device)
         self.model = model.to(self.device).eval().requires_grad_(False)
         self.dtype = next(model.parameters()).dtype
+        self.scale = model.logit_scale.exp().item()
         self.mean = torch.tensor(mean, device=self.device).view(3, 1, 1)
         self.std = torch.tensor(std, device=self.device).view(3, 1, 1)
         size = model.visual.image_size

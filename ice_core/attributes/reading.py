@@ -1,0 +1,189 @@
+"""Reading an object's properties with CLIP: which words fit it, seen alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ice_core.attributes.values import Axis, Candidate, Reader, Reading, Readings
+from ice_core.concepts import Concept, ConceptSet, unit
+from ice_core.errors import IceError
+from ice_core.localization.retrieval.towers import ImageTextModel
+
+View = Literal["black", "black crop", "mean", "mean crop", "picture", "picture crop"]
+"""What surrounds the object (black, the mean color of its surroundings, the picture itself), and whether
+it is cut out with a margin."""
+
+MARGIN = 0.15
+"""Of a crop, on every side, as a share of the object's longer side."""
+
+ALIKE = 0.7
+"""Values whose directions are this close (cosine) say about the same: crimson and red."""
+
+
+@dataclass(frozen=True)
+class ReadingConfig:
+    """How CLIP reads. Defaults: what `benchmarks/reading.py` measures best on rendered scenes.
+
+    views: pictures of the object, whose embeddings are averaged. templates: one "{}" each, where the
+    thing goes; the directions of all are averaged. temperature: of the softmax over an axis' values, in
+    units of the one that CLIP itself was trained with (Guo et al. 2017, calibration by one temperature;
+    fitted on rendered scenes, where below 1 means surer). candidates: how many values are kept.
+    confidence: the probability of the best value and its near synonyms together below which nothing fits.
+
+    Raises IceError for a value that cannot work.
+    """
+
+    views: tuple[View, ...] = ("black", "black crop")
+    templates: tuple[str, ...] = ("a photo of a {}", "a photo of the {}")
+    temperature: float = 0.5
+    candidates: int = 5
+    confidence: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not self.views or (unknown := [view for view in self.views if view not in get_args(View)]):
+            wrong = repr(unknown[0]) if self.views else "missing"
+            raise IceError(f"the view of an object is {wrong}; there are: {', '.join(get_args(View))}")
+        for template in self.templates or ("",):
+            if template.count("{}") != 1:
+                raise IceError(f'the template {template!r} needs "{{}}" once, where the thing goes')
+        if not (math.isfinite(self.temperature) and self.temperature > 0):
+            raise IceError(f"temperature is {self.temperature}: it must be above 0")
+        check_choice(self.candidates, self.confidence)
+
+
+def check_choice(candidates: int, confidence: float) -> None:
+    """Raise IceError for settings of `reading_of` that cannot work."""
+    if candidates < 1:
+        raise IceError(f"candidates is {candidates}: it must be 1 or more")
+    if not 0 <= confidence <= 1:
+        raise IceError(f"confidence is {confidence}: it is a probability, in 0..1")
+
+
+def read_with_clip(
+    towers: ImageTextModel, concepts: ConceptSet, axes: Sequence[Axis], config: ReadingConfig | None = None
+) -> Readings:
+    """What CLIP says of every object and axis; a free axis has no candidates and does not fit.
+
+    The score of a value is the cosine of the object's embedding and "a photo of a {value} {label}" minus
+    "a photo of a {label}", so that only what the value adds to the label counts. Raises IceError for an
+    object without label or mask.
+    """
+    config = config or ReadingConfig()
+    directions: dict[tuple[str, Axis], Tensor] = {}
+    readings: dict[str, dict[str, Reading]] = {}
+    for concept in concepts.concepts:
+        check_readable(concept)
+        seen = towers.encode_images(views(concepts.image, concept.mask, config.views)).mean(0)
+        readings[concept.key] = {}
+        for axis in axes:
+            if axis.free:
+                readings[concept.key][axis.name] = nothing(axis, "clip")
+                continue
+            key = (concept.label, axis)
+            if key not in directions:
+                directions[key] = value_directions(towers, concept.label, axis, config.templates)
+            weights = probabilities(unit(seen) @ directions[key].T, towers.scale, config.temperature)
+            near = alike(directions[key])
+            readings[concept.key][axis.name] = reading_of(
+                axis, weights, near, "clip", config.candidates, config.confidence
+            )
+    return readings
+
+
+def check_readable(concept: Concept) -> None:
+    """Raise IceError for an object without label or mask."""
+    if not concept.label.strip():
+        raise IceError(f"the object {concept.key!r} has no label: give it a word such as ball")
+    if not concept.mask.any():
+        raise IceError(f"the mask of {concept.key!r} is empty: mark some of the picture, or leave it out")
+
+
+def probabilities(scores: Tensor, scale: float, temperature: float) -> Tensor:
+    """Probabilities [V] of cosines [V], for a model that was trained with the softmax of scale x cosine."""
+    return (scores * scale / temperature).softmax(-1)
+
+
+def value_directions(towers: ImageTextModel, label: str, axis: Axis, templates: Sequence[str]) -> Tensor:
+    """What each value adds to a label, [V, D]: unit differences, averaged over templates."""
+    parts = []
+    for template in templates:
+        texts = [template.format(f"{value} {label}") for value in axis.values]
+        embedded = towers.encode_texts([*texts, template.format(label)])
+        parts.append(unit(embedded[:-1] - embedded[-1]))
+    return torch.stack(parts).mean(0)
+
+
+def alike(directions: Tensor) -> Tensor:
+    """Which of V values [V, D] say about the same, [V, V] bool; every one is like itself."""
+    centred = unit(directions - directions.mean(0))
+    return (centred @ centred.T >= ALIKE) | torch.eye(len(directions), dtype=torch.bool)
+
+
+def reading_of(
+    axis: Axis, weights: Tensor, near: Tensor, reader: Reader, candidates: int, confidence: float
+) -> Reading:
+    """The best few of probabilities [V] of an axis' values, and whether the best fits.
+
+    near: [V, V] bool, near synonyms, which take probability from each other in long dictionaries without
+    making the reading less sure: what counts is theirs together.
+    """
+    order = weights.argsort(descending=True, stable=True)
+    best = order[:candidates].tolist()
+    together = weights[near[best[0]]].sum().item()
+    kept = tuple(Candidate(axis.values[i], weights[i].item()) for i in best)
+    return Reading(axis.name, kept, reader, fits=together >= confidence)
+
+
+def nothing(axis: Axis, reader: Reader) -> Reading:
+    """What is read of an axis that has no values to choose from."""
+    return Reading(axis.name, (), reader, fits=False)
+
+
+def views(image: Tensor, mask: Tensor, names: Sequence[View]) -> Tensor:
+    """Pictures [N, 3, S, S] of an object of an image [3, H, W] in 0..1, mask [H, W] bool, not empty.
+
+    S is the picture's longer side: a crop is square and is scaled to it, a whole frame is squeezed, as
+    towers do.
+    """
+    image = image.detach().float().cpu().clamp(0, 1)
+    mask = mask.cpu()
+    side = max(image.shape[-2:])
+    return torch.cat([_sized(_view(image, mask, name)[None], side) for name in names])
+
+
+def _view(image: Tensor, mask: Tensor, name: View) -> Tensor:
+    surroundings, _, crop = name.partition(" ")
+    around = image[:, ~mask].mean(1) if not mask.all() else image.mean((1, 2))
+    shown = image
+    if surroundings != "picture":
+        fill = torch.zeros(3) if surroundings == "black" else around
+        shown = torch.where(mask, image, fill[:, None, None])
+    if not crop:
+        return shown
+    rows, columns = mask.any(1).nonzero()[:, 0], mask.any(0).nonzero()[:, 0]
+    top, left = int(rows[0]), int(columns[0])
+    height, width = int(rows[-1]) + 1 - top, int(columns[-1]) + 1 - left
+    side = round(max(height, width) * (1 + 2 * MARGIN))
+    top, left = top - (side - height) // 2, left - (side - width) // 2
+    # What lies beyond the picture is filled as the surroundings are, else crops would be off centre.
+    outside = torch.zeros(3) if surroundings == "black" else around
+    square = outside[:, None, None].expand(3, side, side).clone()
+    y, x = max(top, 0), max(left, 0)
+    inside = shown[:, y : top + side, x : left + side]
+    square[:, y - top : y - top + inside.shape[1], x - left : x - left + inside.shape[2]] = inside
+    return square
+
+
+def _sized(images: Tensor, side: int) -> Tensor:
+    if tuple(images.shape[-2:]) == (side, side):
+        return images
+    return F.interpolate(images, (side, side), mode="bicubic", align_corners=False, antialias=True).clamp(
+        0, 1
+    )
