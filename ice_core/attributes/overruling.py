@@ -1,0 +1,37 @@
+"""What a user says of an object, in place of what was read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ice_core.attributes.values import Axis, Reading, Readings, said
+from ice_core.concepts import ConceptSet
+from ice_core.errors import IceError
+
+
+def overrule(
+    readings: Readings, texts: Sequence[str], concepts: ConceptSet, axes: Sequence[Axis]
+) -> Readings:
+    """Readings with a user's own words: "vase.material=ceramic"; "vase.material=" leaves the axis out.
+
+    Any word will do, of the axis' values or not. Raises IceError for a text of another form, an object or
+    an axis that does not exist, and for two words for one.
+    """
+    keys, names = [concept.key for concept in concepts.concepts], [axis.name for axis in axes]
+    changed = {key: dict(readings.get(key, {})) for key in keys}
+    done: set[tuple[str, str]] = set()
+    for text in texts:
+        place, equals, value = (part.strip() for part in text.partition("="))
+        key, dot, name = (part.strip() for part in place.rpartition("."))
+        if not equals or not dot:
+            raise IceError(f"{text!r} does not say what is what: write for example vase.material=ceramic")
+        if key not in keys:
+            raise IceError(f"{text!r} names no object {key!r}; there are: {', '.join(keys) or 'none'}")
+        if name not in names:
+            raise IceError(f"{text!r} names no axis {name!r}; there are: {', '.join(names) or 'none'}")
+        if (key, name) in done:
+            raise IceError(f"{key}.{name} is said twice: say it once")
+        done.add((key, name))
+        value = " ".join(value.split())
+        changed[key][name] = said(name, value) if value else Reading(name, (), "user", fits=False)
+    return changed

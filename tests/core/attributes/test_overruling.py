@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import pytest
+from training_runs import scene
+
+from ice_core.attributes.overruling import overrule
+from ice_core.attributes.values import Axis, Candidate, Reading, said
+from ice_core.errors import IceError
+
+AXES = (Axis("color", ("red", "blue")), Axis("material", ("metal", "glass")))
+READ = {
+    key: {axis.name: Reading(axis.name, (Candidate(axis.values[0], 0.6),), "clip") for axis in AXES}
+    for key in ("ball-0", "cube-1")
+}
+
+
+def test_a_users_word_takes_the_place_of_what_was_read() -> None:
+    readings = overrule(READ, ["ball-0.material = hammered  brass", "cube-1.color="], scene(), AXES)
+    assert readings["ball-0"]["material"] == said("material", "hammered brass")
+    assert readings["cube-1"]["color"].value is None
+    assert readings["cube-1"]["color"].reader == "user"
+    assert readings["ball-0"]["color"] == READ["ball-0"]["color"]
+    assert READ["ball-0"]["material"].value == "metal"
+
+
+def test_a_word_can_be_said_where_nothing_was_read() -> None:
+    readings = overrule({}, ["ball-0.color=red"], scene(), AXES)
+    assert readings == {"ball-0": {"color": said("color", "red")}, "cube-1": {}}
+
+
+@pytest.mark.parametrize(
+    ("texts", "wrong"),
+    [
+        (["vase.color=red"], "ball-0, cube-1"),
+        (["ball-0.mood=sad"], "color, material"),
+        (["ball-0=red"], "vase.material=ceramic"),
+        (["ball-0.color"], "vase.material=ceramic"),
+        (["ball-0.color=red", "ball-0.color=blue"], "twice"),
+    ],
+)
+def test_what_is_not_there_cannot_be_said(texts: list[str], wrong: str) -> None:
+    with pytest.raises(IceError, match=wrong):
+        overrule(READ, texts, scene(), AXES)
