@@ -8,7 +8,7 @@ For every object of every scene (true masks and labels, so that Stage Two is mea
 - leakage.<axis>: in the same pictures, the share of the source's *other* attributes (its kind and the
   other axes) that came along though they were not asked for; read it against the ceiling's, whose
   prompts hold only the true word and so give the rate of chance;
-- recomposition: pictures of "a photo of a <object token> <all axis tokens>", share of all attributes
+- recomposition: pictures of "a photo of a <all axis tokens> <object token>", share of all attributes
   that the judge sees right.
 `textual_inversion`: one token for the picture, no masks, no triplets, as many steps; it stands in for
 whatever token is asked for. `ceiling`: the model prompted with the true words.
@@ -26,6 +26,8 @@ from pathlib import Path
 import torch
 from results import write_results
 
+from ice_core.composition import described
+from ice_core.concepts import as_people_write
 from ice_core.localization.loop import concepts_from_masks
 from ice_core.model.backbone import Backbone, Prompt, Token
 from ice_core.model.sampling import SamplingConfig, sample
@@ -105,7 +107,7 @@ def learn_ours(
     for concept in concepts.concepts:
         learned = by_key[concept.key]
         axes: dict[str, str | Token] = dict(learned.intrinsics)
-        parts.append(Parts(learned.object, axes, (learned.object, *learned.intrinsics.values())))
+        parts.append(Parts(learned.object, axes, described(learned)))
     return parts, seconds / len(labels)
 
 
@@ -127,7 +129,7 @@ def true_words(scene: Scene) -> list[Parts]:
         Parts(
             o.kind,
             {axis: o.value(axis) for axis in INTRINSIC_AXES},
-            (o.kind, *(o.value(axis) for axis in INTRINSIC_AXES)),
+            (*(o.value(axis) for axis in as_people_write(INTRINSIC_AXES)), o.kind),
         )
         for o in scene.objects
     ]

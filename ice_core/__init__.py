@@ -3,7 +3,7 @@
 >>> import ice_core
 >>> model = ice_core.load_model()
 >>> scene = ice_core.extract_concepts(model, "scene.png", "scene", labels=["ball"])
->>> ice_core.compose(model, "a photo of {ball.object}", scene.learned)[0].save("ball.png")
+>>> ice_core.compose(model, "a photo of a {ball}", scene.learned)[0].save("ball.png")
 
 `extract` is the same as a stream of events, which are in `ice_core.run.events`. Names are looked up when they
 are used: `import ice_core` alone loads neither torch nor a model.

@@ -195,10 +195,10 @@ def compose(
     lora: Lora | File | None = None,
     settings: SamplingConfig | None = None,
 ) -> list[Image.Image]:
-    """Draw `count` pictures of a prompt such as "a photo of {ball.object} {ball.color}".
+    """Draw `count` pictures of a prompt such as "a photo of a {ball}", or "a {ball.color} {ball.object}".
 
     concepts: learned ones, or the folder of an extraction, or an embedding's file; a mapping names several,
-    {"a": ..., "b": ...}, for "{a.ball.object} {b.cube.color}". size: (height, width) in pixels, by default
+    {"a": ..., "b": ...}, for "{b.cube.color} {a.ball.object}". size: (height, width) in pixels, by default
     the model's own. lora: from refinement, or its file. Raises IceError for placeholders that were not
     learned, and for tokens or a LoRA of a model of another kind.
     """

@@ -104,7 +104,9 @@ def said(axis: str, value: str) -> Reading:
 
 
 _ORDER = ("style", "lighting", "mood", "size", "shape", "pattern", "texture", "color", "material")
-"""Properties before a noun as English puts them: "a striped red metal ball"."""
+"""Properties before a noun as English puts them: "a striped red metal ball". The sequence of size, shape,
+color and material is the Cambridge Dictionary's ("Adjectives: order"); what is said of a whole picture comes
+before it, and what covers a surface stands with the color."""
 
 
 def as_people_write(axes: Sequence[str]) -> tuple[str, ...]:

@@ -86,11 +86,11 @@ def build_parser() -> argparse.ArgumentParser:
     compose = subparsers.add_parser(
         "compose",
         help="draw pictures from learned concepts",
-        epilog='example: ice compose "a photo of {a.ball.object} {b.cube.color}" '
+        epilog='example: ice compose "a photo of a {b.cube.color} {a.ball.object}" '
         "--concepts a=ice-output/one --concepts b=ice-output/two --out both.png",
     )
     compose.add_argument(
-        "prompt", help="words, with tokens as {alias.concept.object} or {alias.concept.axis}"
+        "prompt", help="words, and {alias.concept} for a whole object or {alias.concept.axis} for a part"
     )
     compose.add_argument(
         "--concepts",

@@ -42,17 +42,17 @@ class Prompt:
 
     @classmethod
     def parse(cls, text: str, tokens: Mapping[str, Token]) -> Prompt:
-        """Turn "a photo of {ball.object}" into a prompt; every `{name}` must be a key of `tokens`.
+        """Turn "a photo of a {ball}" into a prompt; every `{name}` must be a key of `tokens`.
 
-        Raises IceError for an unknown placeholder, with the names that exist.
+        Raises IceError for an unknown placeholder, with the names that exist; for a property that a known
+        object lacks, with those that it has.
         """
         parts: list[str | Token] = []
         end = 0
         for match in _PLACEHOLDER.finditer(text):
             name = match.group(1).strip()
             if name not in tokens:
-                known = ", ".join(f"{{{k}}}" for k in tokens) or "none"
-                raise IceError(f"the prompt names {{{name}}}, which was not learned; there are: {known}")
+                raise IceError(f"the prompt names {{{name}}}, {_unknown(name, tuple(tokens))}")
             parts += [text[end : match.start()].strip(), tokens[name]]
             end = match.end()
         parts.append(text[end:].strip())
@@ -67,9 +67,21 @@ class Prompt:
 
     @property
     def text(self) -> str:
-        """The prompt as other tools take it: tokens as `embedding:ball_color`, the name of their file."""
+        """The prompt as other tools take it: tokens as `embedding:ball_color`, the name of their file.
+
+        A whole object is `embedding:ball`, a file of several rows."""
         names = (p if isinstance(p, str) else "embedding:" + p.name.replace(".", "_") for p in self.parts)
         return " ".join(names)
+
+
+def _unknown(name: str, known: Sequence[str]) -> str:
+    thing, _, role = name.rpartition(".")
+    if thing in known:
+        known = [one for one in known if one == thing or one.startswith(f"{thing}.")]
+        problem = f"but {role!r} could not be read of this object, or was not asked for"
+    else:
+        problem = "which was not learned"
+    return f"{problem}; there are: {', '.join(f'{{{one}}}' for one in known) or 'none'}"
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from ice_core.composition import showcase_prompts
+from ice_core.composition import described, showcase_prompts
 from ice_core.concepts import LearnedConcept, unique_key
 from ice_core.errors import IceError
 from ice_core.files.embeddings import check_names, file_name
@@ -78,9 +78,9 @@ def check_prompts(
     """
     rows = {name: torch.zeros(1, width) for name, width in backbone.encoders.items()}
     tokens = {role: Token(role, rows) for role in ("instance", "object", *config.axes)}
-    whole = [tokens["object"], *(tokens[axis] for axis in config.axes)]
-    shown = LearnedConcept("", "", tokens["instance"], whole[0], {axis: tokens[axis] for axis in config.axes})
-    every = [fill(template, whole) for template in (*config.templates, *NEUTRAL_TEMPLATES)]
+    intrinsics = {axis: tokens[axis] for axis in config.axes}
+    shown = LearnedConcept("", "", tokens["instance"], tokens["object"], intrinsics)
+    every = [fill(template, described(shown)) for template in (*config.templates, *NEUTRAL_TEMPLATES)]
     every += [prompt for _, prompt in showcase_prompts(shown)]
     too_long = f"{len(config.axes)} axes are too many: an object's prompt names them all; give fewer"
     _check_encodes(backbone, [max(every, key=lambda prompt: _pieces(backbone, prompt))], too_long)

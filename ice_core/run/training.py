@@ -16,7 +16,7 @@ from ice_core.errors import IceError
 from ice_core.files.embeddings import save_concepts
 from ice_core.files.lora import save_lora
 from ice_core.localization.retrieval.towers import ImageTextModel
-from ice_core.model.backbone import Backbone, Prompt
+from ice_core.model.backbone import Backbone
 from ice_core.model.lora import Lora
 from ice_core.model.sampling import SamplingConfig, sample
 from ice_core.run.events import Preview, Progress, RunEvent, Trained
@@ -153,9 +153,7 @@ class Training:
         settings = self.job.settings
         concepts = learned.concepts[:_PREVIEW_OBJECTS]
         prompts = [
-            showcase_prompts(c)[0][1]
-            if intrinsic or c.instance is None
-            else Prompt(("a photo of", c.instance, c.object))
+            showcase_prompts(c if intrinsic or c.instance is None else replace(c, intrinsics={}))[0][1]
             for c in concepts
         ]
         generator = torch.Generator().manual_seed(settings.training.seed)

@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from fakes import WIDTH, FakeBackbone
 
-from ice_core.composition import parse_prompt, showcase_prompts, token_table, written
+from ice_core.composition import (
+    described,
+    parse_prompt,
+    shorthand,
+    showcase_prompts,
+    token_table,
+    whole,
+    written,
+)
 from ice_core.concepts import LearnedConcept, LearnedConcepts
 from ice_core.errors import IceError
-from ice_core.model.backbone import Token
+from ice_core.model.backbone import Prompt, Token
 
 
-def learned(key: str, width: int = WIDTH) -> LearnedConcepts:
+def learned(
+    key: str, width: int = WIDTH, axes: tuple[str, ...] = ("color", "material"), rows: int = 1
+) -> LearnedConcepts:
     def token(role: str) -> Token:
-        return Token(f"{key}.{role}", {"clip_l": torch.ones(1, width)})
+        return Token(f"{key}.{role}", {"clip_l": torch.full((rows, width), float(len(role)))})
 
-    axes = ("color", "material")
     concept = LearnedConcept(
         key, key, token("instance"), token("object"), {axis: token(axis) for axis in axes}
     )
@@ -49,8 +60,18 @@ def test_a_single_token_goes_by_its_alias_or_its_name() -> None:
 
 
 def test_an_unknown_placeholder_lists_the_existing_names() -> None:
-    with pytest.raises(IceError, match=r"a\.ball\.size.*\{a\.ball\.object\}.*\{a\.ball\.color\}"):
-        parse_prompt("{a.ball.size}", {"a": learned("ball"), "b": learned("cube")}, FakeBackbone())
+    known = r"\{a\.ring\.size\}, which was not learned.*\{a\.ball\}.*\{a\.ball\.color\}.*\{b\.cube\}"
+    with pytest.raises(IceError, match=known):
+        parse_prompt("{a.ring.size}", {"a": learned("ball"), "b": learned("cube")}, FakeBackbone())
+
+
+def test_a_property_that_an_object_lacks_lists_those_that_it_has() -> None:
+    sources = {"a": learned("ball", axes=("color",)), "b": learned("cube")}
+    with pytest.raises(IceError, match="could not be read of this object") as caught:
+        parse_prompt("a {a.ball.material} {b.cube.object}", sources, FakeBackbone())
+    assert str(caught.value).endswith(
+        "there are: {a.ball}, {a.ball.instance}, {a.ball.object}, {a.ball.color}"
+    )
 
 
 @pytest.mark.parametrize("text", ["", "   ", "{ball.object", "ball.object}"])
@@ -67,8 +88,54 @@ def test_tokens_of_another_kind_of_model_are_refused() -> None:
 def test_the_showcase_holds_the_whole_the_kind_and_each_property() -> None:
     concept = learned("ball").concepts[0]
     assert [(caption, written(prompt)) for caption, prompt in showcase_prompts(concept)] == [
-        ("whole object", "a photo of {ball.object} {ball.color} {ball.material}"),
+        ("whole object", "a photo of a {ball}"),
         ("object token", "a {ball.object}"),
         ("color", "a {ball.color} color"),
         ("material", "a {ball.material} material"),
     ]
+
+
+def names(tokens: tuple[Token, ...]) -> list[str]:
+    return [token.name.removeprefix("vase.") for token in tokens]
+
+
+def test_properties_come_before_the_thing_in_the_order_that_people_write() -> None:
+    axes = ("material", "color", "finish", "texture", "pattern", "shape", "age", "size", "style")
+    concept = learned("vase", axes=axes).concepts[0]
+    ordered = ["finish", "age", "style", "size", "shape", "pattern", "texture", "color", "material", "object"]
+    assert names(described(concept)) == ordered
+    assert names(whole(concept)) == ["instance", *ordered]
+    assert [caption for caption, _ in showcase_prompts(concept)] == [
+        "whole object", "object token", *ordered[:-1]
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("rows", [1, 2])
+def test_the_shorthand_means_all_tokens_of_the_object(rows: int) -> None:
+    source = learned("vase", rows=rows)
+    concept, backbone = source.concepts[0], FakeBackbone()
+    for text, sources in (
+        ("a {vase} on sand", {"": source}),
+        ("a {a.vase} on sand", {"a": source, "b": learned("cube")}),
+    ):
+        short = parse_prompt(text, sources, backbone)
+        assert written(short) == "a {vase} on sand"
+        assert short.text == "a embedding:vase on sand"
+        encoded = backbone.encode_prompts([short, Prompt(("a", *whole(concept), "on sand"))])
+        assert torch.equal(encoded.context[0], encoded.context[1])
+
+
+def test_an_object_without_an_instance_token_is_described_by_the_rest() -> None:
+    concept = replace(learned("vase", axes=("color",)).concepts[0], instance=None)
+    assert names(whole(concept)) == ["color", "object"]
+    assert shorthand(concept).rows["clip_l"][:, 0].tolist() == [len("color"), len("object")]
+    source = replace(learned("vase", axes=("color",)), concepts=(concept,))
+    with pytest.raises(IceError, match=r"there are: \{vase\}, \{vase\.object\}, \{vase\.color\}$"):
+        parse_prompt("a {vase.instance}", {"": source}, FakeBackbone())
+
+
+def test_a_token_that_was_given_a_name_goes_before_an_object_of_that_name() -> None:
+    style = Token("style", {"clip_l": torch.ones(2, WIDTH)})
+    table = token_table({"ball": style, "": learned("ball")})
+    assert table["ball"] is style
+    assert table["ball.color"].name == "ball.color"
