@@ -25,7 +25,7 @@ MAY_IMPORT: Mapping[str, tuple[str, ...]] = {
     "ice_core.evaluation": ("ice_core.attributes",),
     "ice_core.training": ("ice_core.attributes",),
     "ice_core.composition": ("ice_core.concepts",),
-    "ice_core.files": ("ice_core.concepts", "ice_core.version"),
+    "ice_core.files": ("ice_core.composition", "ice_core.version"),
     "ice_core.figures": (
         "ice_core.standalone", "ice_core.localization", "ice_core.training", "ice_core.composition",
         "ice_core.evaluation", "ice_core.files",

@@ -85,7 +85,8 @@ def draw_rows(
         prompts = {caption: written(shot.prompt) for caption, shot in shots.showcase.items()}
         prompts |= {shown.caption: shown.detail for shown in transfers}
         prompts |= {shown.caption: shown.prompt for shown in compositions}
-        thumbnails = {item.instance.name: data_uri(crop)} if item.instance else {}
+        thumbnails = {item.key: data_uri(pictures[shots.showcase["whole object"].key])}
+        thumbnails |= {item.instance.name: data_uri(crop)} if item.instance else {}
         thumbnails |= {item.object.name: data_uri(pictures[shots.showcase["object token"].key])}
         thumbnails |= {
             token.name: data_uri(pictures[shots.showcase[axis].key])

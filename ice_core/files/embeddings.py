@@ -2,7 +2,8 @@
 
 SD 1.x and 2.x files hold one tensor, `emb_params`; files for two text encoders hold one per encoder
 (`clip_l`, `clip_g`). The header carries the Stability AI model spec and, under `ice.`, what made the file,
-so that a folder of embeddings can be read back as the concepts of a picture.
+so that a folder of embeddings can be read back as the concepts of a picture. Beside its tokens' files an
+object has one of several rows, the whole of it in the order of prompts, for `embedding:ice/vase`.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from ice_core.composition import placeholders, whole
 from ice_core.concepts import LearnedConcept, LearnedConcepts
 from ice_core.errors import IceError
 from ice_core.files.names import as_disks_compare, check_name
@@ -25,6 +27,7 @@ from ice_core.model.backbone import Token
 from ice_core.version import package_version
 
 _ROLES = ("instance", "object")
+_WHOLE = "whole"
 _ENCODER_OF_WIDTH = {1024: "clip_h", 1280: "clip_g"}
 """Whose rows `emb_params` holds, by width; anything else is read as CLIP-L's."""
 
@@ -37,12 +40,11 @@ def check_names(keys: Sequence[str], axes: Sequence[str], folder: Path = Path(".
     taken: dict[str, str] = {}
     for key in dict.fromkeys(keys):
         check_name(key)
-        for role in (*_ROLES, *axes):
-            name = file_name(key, role)
+        names = {key: whole_name(key)} | {f"{key}.{role}": file_name(key, role) for role in (*_ROLES, *axes)}
+        for token, name in names.items():
             if "/" in name or "\\" in name:
                 raise IceError(f"the name {name!r} leaves the output folder; use plain words")
             safe_path(folder, name)
-            token = f"{key}.{role}"
             other = taken.setdefault(as_disks_compare(name), token)
             if other != token:
                 raise IceError(
@@ -54,6 +56,11 @@ def check_names(keys: Sequence[str], axes: Sequence[str], folder: Path = Path(".
 def file_name(key: str, role: str) -> str:
     """ "ball-2", "color" -> "ball-2_color.safetensors"."""
     return f"{key}_{role}.safetensors"
+
+
+def whole_name(key: str) -> str:
+    """ "ball-2" -> "ball-2.safetensors"."""
+    return f"{key}.safetensors"
 
 
 def save_token(
@@ -93,7 +100,7 @@ def save_concepts(
     thumbnails: Mapping[str, str] | None = None,
     replace: bool = False,
 ) -> dict[str, Path]:
-    """One file per token ("ball-2_color.safetensors") -> paths by token name.
+    """One file per object ("ball-2.safetensors") and token ("ball-2_color.safetensors") -> paths by name.
 
     thumbnails: data URIs by token name. Unless `replace` is set nothing is overwritten: where one of the
     files exists the whole set goes to the first free one of "folder-2", "folder-3", ...
@@ -101,25 +108,26 @@ def save_concepts(
     folder = Path(folder)
     check_names([c.key for c in learned.concepts], learned.axes, folder)
     slots = [
-        (index, concept, role, token)
+        (index, concept, name.removeprefix(concept.key).removeprefix("."), token)
         for index, concept in enumerate(learned.concepts)
-        for role, token in (
-            ("instance", concept.instance), ("object", concept.object), *concept.intrinsics.items()
-        )
-        if token is not None
-    ]  # fmt: skip
-    names = [file_name(concept.key, role) for _, concept, role, _ in slots]
+        for name, token in placeholders(concept).items()
+    ]
+    names = [
+        file_name(concept.key, part) if part else whole_name(concept.key) for _, concept, part, _ in slots
+    ]
     if not replace and any((folder / name).exists() for name in names):
         folder = free_path(folder)
     written = {}
-    for (index, concept, role, token), name in zip(slots, names, strict=True):
+    for (index, concept, part, token), name in zip(slots, names, strict=True):
+        axis = "" if part in _ROLES else part
+        parts = [one.name.removeprefix(f"{concept.key}.") for one in whole(concept)]
         written[token.name] = save_token(
             token,
             safe_path(folder, name),
             learned.architecture,
             date,
-            title=f"{concept.key} {role}",
-            description=_describe(concept, role),
+            title=f"{concept.key} {part}".strip(),
+            description=_describe(concept, part),
             thumbnail=(thumbnails or {}).get(token.name),
             extra={
                 "ice.base_name": learned.base_name,
@@ -128,9 +136,10 @@ def save_concepts(
                 "ice.key": concept.key,
                 "ice.label": concept.label,
                 "ice.index": str(index),
-                "ice.role": role if role in _ROLES else "axis",
-                "ice.axis": "" if role in _ROLES else role,
+                "ice.role": "axis" if axis else part or _WHOLE,
+                "ice.axis": axis,
                 "ice.axes": json.dumps(list(learned.axes)),
+                "ice.parts": json.dumps(parts),
                 "ice.seed": str(learned.seed),
                 "ice.steps": str(learned.steps),
             },
@@ -138,11 +147,12 @@ def save_concepts(
     return written
 
 
-def _describe(concept: LearnedConcept, role: str) -> str:
+def _describe(concept: LearnedConcept, part: str) -> str:
     what = {
+        "": f"All of one {concept.label}",
         "instance": f"What is particular about one {concept.label}",
         "object": f"What kind of thing a {concept.label} is",
-    }.get(role, f"The {role} of one {concept.label}")
+    }.get(part, f"The {part} of one {concept.label}")
     return f"{what}, learned from a single picture."
 
 
@@ -171,9 +181,11 @@ def load_token(path: Path) -> Token:
         raise IceError(f"{path} holds no embedding rows; it is not a textual inversion")
     if not all(v.isfinite().all() for v in rows.values()):
         raise IceError(f"{path} holds values that are not numbers; train or download it again")
-    if "ice.key" in header:
-        return Token(f"{header['ice.key']}.{header.get('ice.axis') or header.get('ice.role')}", rows)
-    return Token(path.stem, rows)
+    if "ice.key" not in header:
+        return Token(path.stem, rows)
+    if header.get("ice.role") == _WHOLE:
+        return Token(header["ice.key"], rows)
+    return Token(f"{header['ice.key']}.{header.get('ice.axis') or header.get('ice.role')}", rows)
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
@@ -204,8 +216,9 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
 def load_concepts(folder: Path | str) -> LearnedConcepts:
     """Read what `save_concepts` wrote, from the files' headers alone; `folder` may be the run's own folder.
 
-    Raises IceError when there is nothing, when a concept's object or instance token is missing, or when
-    files of different runs are mixed.
+    The tokens' files are read, those of whole objects are made of them. Raises IceError when there is
+    nothing, when a concept's object token is missing or the instance token that it had, or when files of
+    different runs are mixed.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -214,7 +227,7 @@ def load_concepts(folder: Path | str) -> LearnedConcepts:
     for source in (folder, folder / "embeddings"):
         for path in sorted(source.glob("*.safetensors")):
             header = _read_header(path)
-            if "ice.key" in header:
+            if "ice.key" in header and header.get("ice.role") != _WHOLE:
                 try:
                     slot = found.setdefault((int(header["ice.index"]), header["ice.key"]), {})
                     slot[header["ice.axis"] or header["ice.role"]] = header, load_token(path)
@@ -258,8 +271,10 @@ def _run_of(header: Mapping[str, str]) -> tuple[str, ...]:
 def _concept(
     key: str, roles: Mapping[str, tuple[dict[str, str], Token]], axes: Sequence[str], folder: Path
 ) -> LearnedConcept:
-    if "object" not in roles:
-        raise IceError(f"{file_name(key, 'object')} is missing in {folder}; put it back or extract again")
+    wanted = next(iter(roles.values()))[0].get("ice.parts")
+    for role in _ROLES:
+        if role not in roles and (wanted is None or role in json.loads(wanted)):
+            raise IceError(f"{file_name(key, role)} is missing in {folder}; put it back or extract again")
     header = roles["object"][0]
     return LearnedConcept(
         key=key,

@@ -16,10 +16,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from ice_core.composition import described
 from ice_core.concepts import LearnedConcepts
 from ice_core.errors import IceError
-from ice_core.files.embeddings import file_name
 from ice_core.files.paths import atomic_write, free_path
+from ice_core.model.backbone import Prompt
 from ice_core.model.lora import Lora
 from ice_core.version import package_version
 
@@ -89,10 +90,7 @@ def save_lora(
     tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
     path = Path(path) if replace else free_path(path)
     labels = list(dict.fromkeys(concept.label for concept in learned.concepts))
-    roles = ("object", *learned.axes)
-    triggers = [
-        " ".join(f"embedding:{Path(file_name(c.key, role)).stem}" for role in roles) for c in learned.concepts
-    ]
+    triggers = [Prompt(described(concept)).text for concept in learned.concepts]
     header = {
         "modelspec.sai_model_spec": "1.0.0",
         "modelspec.architecture": f"{learned.architecture}/lora",

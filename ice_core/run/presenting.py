@@ -130,7 +130,11 @@ def present(
                 area_share=concept.area,
                 mask=relative(masks[concept.key]),
                 row=relative(rows[concept.key]),
-                embeddings={n: relative(p) for n, p in embeddings.items() if n.startswith(f"{concept.key}.")},
+                embeddings={
+                    name: relative(path)
+                    for name, path in embeddings.items()
+                    if name == concept.key or name.startswith(f"{concept.key}.")
+                },
                 prompts=row.prompts,
                 quality=row.quality,
             )

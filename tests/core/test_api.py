@@ -124,6 +124,9 @@ def test_pictures_are_composed_from_values_folders_and_files(tmp_path: Path) -> 
     ):
         again = ice_core.compose(fake, prompt, concepts, seed=3, settings=few)
         assert [picture.tobytes() for picture in again] == [first.tobytes()]
+    file = tmp_path / "one" / "embeddings" / "ball.safetensors"
+    short, same = (ice_core.compose(fake, "a {ball}", source, settings=few) for source in (learned, file))
+    assert short[0].tobytes() == same[0].tobytes() != first.tobytes()
     wide = ice_core.compose(fake, "a {ball.object}", learned, size=(64, 96), settings=few)
     assert wide[0].size == (96, 64)
     paths = ice_core.save_concepts(learned, str(tmp_path / "again"))

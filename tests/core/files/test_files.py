@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -154,6 +156,7 @@ def test_concepts_come_back_from_their_files_in_order_and_to_the_bit(tmp_path: P
     files = save_concepts(before, tmp_path / "run" / "embeddings", DATE)
     assert files["ball-2.color"].name == "ball-2_color.safetensors"
     assert files["ball.object"].name == "ball_object.safetensors"
+    assert files["ball-2"].name == "ball-2.safetensors"
     for folder in (tmp_path / "run" / "embeddings", tmp_path / "run"):
         after = load_concepts(folder)
         assert [c.key for c in after.concepts] == ["zebra", "ball", "ball-2"]
@@ -188,6 +191,7 @@ def test_keys_that_leave_the_folder_are_refused_and_nothing_is_written(tmp_path:
         (("ball",), ("Color", "color")),
         (("ball",), ("Object",)),
         (("ball", "ball_x"), ("color", "x_color")),
+        (("ball", "Ball_Color"), ("color",)),
         (("caf\u00e9", "cafe\u0301"), ("color",)),
     ],
 )
@@ -218,6 +222,59 @@ def test_an_interrupted_set_without_some_intrinsics_can_be_read(tmp_path: Path) 
     files = save_concepts(learned(("ball",)), tmp_path)
     files["ball.material"].unlink()
     assert list(load_concepts(tmp_path).concepts[0].intrinsics) == ["color"]
+
+
+def test_a_whole_object_is_a_file_of_several_rows_that_says_what_they_are(tmp_path: Path) -> None:
+    before = learned(("ball",))
+    path = save_concepts(before, tmp_path, DATE, {"ball": "data:x"})["ball"]
+    parts = [before.tokens[f"ball.{part}"] for part in ("instance", "color", "material", "object")]
+    rows = torch.cat([part.rows["clip_l"] for part in parts])
+    assert torch.equal(load_file(path)["emb_params"], rows)
+    with safe_open(path, "pt") as file:
+        header = file.metadata()
+    assert (header["ice.role"], header["ice.axis"]) == ("whole", "")
+    assert json.loads(header["ice.parts"]) == ["instance", "color", "material", "object"]
+    assert header["modelspec.trigger_phrase"] == "embedding:ball"
+    assert header["modelspec.thumbnail"] == "data:x"
+    token = load_token(path)
+    assert token.name == "ball"
+    assert torch.equal(token.rows["clip_l"], rows)
+
+
+def test_folders_of_older_versions_are_read_and_saved_the_same_token_by_token(tmp_path: Path) -> None:
+    before = learned(("ball", "cube"))
+    new = save_concepts(before, tmp_path / "new", DATE)
+    (tmp_path / "old").mkdir()
+    for name, path in new.items():
+        if name in before.tokens:
+            with safe_open(path, "pt") as file:
+                header = {key: value for key, value in file.metadata().items() if key != "ice.parts"}
+                save_file(load_file(path), tmp_path / "old" / path.name, header)
+    old = load_concepts(tmp_path / "old")
+    again = save_concepts(old, tmp_path / "again", DATE)
+    assert again.keys() == new.keys()
+    for name, path in again.items():
+        assert torch.equal(load_file(path)["emb_params"], load_file(new[name])["emb_params"])
+        with safe_open(path, "pt") as file, safe_open(new[name], "pt") as same:
+            assert file.metadata() == same.metadata()
+    (tmp_path / "old" / "ball_instance.safetensors").unlink()
+    with pytest.raises(IceError, match=r"ball_instance\.safetensors is missing"):
+        load_concepts(tmp_path / "old")
+
+
+def test_an_object_without_an_instance_token_is_not_missing_it(tmp_path: Path) -> None:
+    before = learned(("ball",))
+    bare = replace(before, concepts=(replace(before.concepts[0], instance=None),))
+    files = save_concepts(bare, tmp_path, DATE)
+    assert "ball.instance" not in files
+    assert load_concepts(tmp_path).concepts[0].instance is None
+
+
+def test_an_axis_may_be_called_whole(tmp_path: Path) -> None:
+    concept = replace(learned(("ball",)).concepts[0], intrinsics={"whole": token("ball.whole")})
+    save_concepts(replace(learned(("ball",)), concepts=(concept,), axes=("whole",)), tmp_path)
+    (after,) = load_concepts(tmp_path).concepts
+    assert torch.equal(after.intrinsics["whole"].rows["clip_l"], token("ball.whole").rows["clip_l"])
 
 
 @pytest.mark.parametrize("key", ["emb_params", "clip_l", "<my-cat>"])

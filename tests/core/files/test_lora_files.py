@@ -109,7 +109,7 @@ def test_the_header_says_what_it_is_and_what_made_it(tmp_path: Path) -> None:
     assert header["modelspec.title"] == "vase"
     assert header["modelspec.date"] == "2026-01-01"
     assert header["modelspec.thumbnail"] == "data:,"
-    assert header["modelspec.trigger_phrase"] == "embedding:ball_object embedding:ball_color"
+    assert header["modelspec.trigger_phrase"] == "embedding:ball_color embedding:ball_object"
     assert "ball" in header["modelspec.description"]
     assert header["ice.base_fingerprint"] == "f" * 64
     assert (header["ice.seed"], header["ice.steps"], header["ice.refinement_steps"]) == ("7", "100", "30")

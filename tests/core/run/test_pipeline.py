@@ -48,7 +48,7 @@ def test_an_extraction_writes_everything_and_the_report_says_where(tmp_path: Pat
     named = [*report["pictures"].values()]
     for concept in report["concepts"]:
         named += [concept["mask"], concept["row"], *concept["embeddings"].values()]
-    assert len(named) == 4 + 2 * (2 + 4)
+    assert len(named) == 4 + 2 * (2 + 5)
     for name in named:
         assert (tmp_path / "out" / name).stat().st_size > 50, name
     assert not list(tmp_path.rglob("*.part"))
