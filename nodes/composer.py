@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from comfy_api.latest import io
@@ -11,7 +12,7 @@ from ice_core.errors import IceError
 from ice_core.model.backbone import Prompt, Token
 
 from .graph import COMPOSER, check_prompt, learned_names, submitted_inputs
-from .places import LoadedConcepts, token_names
+from .places import LoadedConcepts, names_in
 from .types import Learned, schema
 
 ALIASES = ("a", "b", "c", "d", "e", "f", "g", "h")
@@ -34,18 +35,20 @@ class ConceptComposer(io.ComfyNode):
                 ),
                 io.String.Input(
                     "prompt",
-                    default="a photo of a {a.ball.object} {a.ball.color}",
+                    default="a photo of a {a.ball}",
                     multiline=True,
                     dynamic_prompts=False,
-                    tooltip="Words, and learned tokens as {a.ball.object} or {b.cube.color}: the input, the "
-                    "object's name, and object, instance or an axis. With one input connected its letter "
-                    "may be left out: {ball.object}. Weights such as (red:1.2) work.",
+                    tooltip="Words, and what was learned. {a.ball} is the whole object ball of input a, "
+                    "{a.ball.color} one property of it: an axis, object (the kind of thing) or instance "
+                    "(this very one). Properties come before the thing: {a.ball.color} {b.cube.object}. With "
+                    "one input connected its letter may be left out: {ball}. Weights such as (red:1.2) work.",
                 ),
                 *(
                     Learned.Input(
                         alias,
                         optional=True,
-                        tooltip=f"Learned concepts, called {{{alias}.<object>.<axis>}} in the prompt.",
+                        tooltip=f"Learned concepts, in the prompt {{{alias}.<object>}} and "
+                        f"{{{alias}.<object>.<axis>}}.",
                     )
                     for alias in ALIASES
                 ),
@@ -69,7 +72,7 @@ class ConceptComposer(io.ComfyNode):
         inputs = submitted_inputs(cls.hidden.unique_id, COMPOSER)
         if inputs.get("prompt") != prompt:
             return True
-        sources = {alias: learned_names(inputs[alias], token_names) for alias in ALIASES if alias in inputs}
+        sources = {alias: learned_names(inputs[alias], names_in) for alias in ALIASES if alias in inputs}
         try:
             check_prompt(prompt, sources)
         except IceError as error:
@@ -86,25 +89,27 @@ class ConceptComposer(io.ComfyNode):
             alias: given for alias in ALIASES if (given := learned.get(alias)) is not None
         }
         if not prompt.strip():
-            raise IceError('the prompt is empty: write for example "a photo of {ball.object}"')
+            raise IceError('the prompt is empty: write for example "a photo of a {ball}"')
         for source in sources.values():
             if isinstance(source, Token):
                 check_tokens(clip, [source])
             else:
                 origin = f"{source.architecture}, {source.base_name}"
                 check_tokens(clip, source.tokens.values(), origin)
-        parsed = Prompt.parse(prompt, token_table(sources))
-        return io.NodeOutput(encode_conditioning(clip, parsed), _written(parsed, sources))
+        table = token_table(sources)
+        folders = {
+            id(token): source.folder
+            for alias, source in sources.items()
+            if isinstance(source, LoadedConcepts)
+            for name, token in table.items()
+            if name.startswith(f"{alias}.")
+        }
+        parsed = Prompt.parse(prompt, table)
+        return io.NodeOutput(encode_conditioning(clip, parsed), _written(parsed, folders))
 
 
-def _written(prompt: Prompt, sources: dict[str, LearnedConcepts | Token]) -> str:
-    """The prompt with `embedding:` names, with the folder of those that were loaded from one."""
-    folders = {
-        id(token): source.folder
-        for source in sources.values()
-        if isinstance(source, LoadedConcepts)
-        for token in source.tokens.values()
-    }
+def _written(prompt: Prompt, folders: Mapping[int, str]) -> str:
+    """The prompt with `embedding:` names, with the folder of those that were loaded from one, by their id."""
     parts = []
     for part in prompt.parts:
         if isinstance(part, str):

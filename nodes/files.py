@@ -57,8 +57,8 @@ class SaveConcepts(io.ComfyNode):
             outputs=[
                 io.String.Output(
                     display_name="names",
-                    tooltip="What to type in a prompt, one `embedding:` name per line (the files' paths when "
-                    "saved to the output folder).",
+                    tooltip="What to type in a prompt, one `embedding:` name per line, each whole object "
+                    "before its tokens (the files' paths when saved to the output folder).",
                 )
             ],
         )
@@ -124,7 +124,10 @@ class LoadConcepts(io.ComfyNode):
             ],
             outputs=[
                 Learned.Output(display_name="learned", tooltip="For the ICE Concept Composer."),
-                io.String.Output(display_name="names", tooltip="The name of a token per line."),
+                io.String.Output(
+                    display_name="names",
+                    tooltip="What a prompt may name, one per line: whole objects, and their tokens.",
+                ),
             ],
         )
 
@@ -139,8 +142,10 @@ class LoadConcepts(io.ComfyNode):
 
     @classmethod
     def execute(cls, folder: str) -> io.NodeOutput:
+        from ice_core.composition import placeholders
+
         learned = places.load(folder)
-        names = "\n".join(learned.tokens)
+        names = "\n".join(placeholders(*learned.concepts))
         return io.NodeOutput(learned, names, ui=ui.PreviewText(names))
 
 

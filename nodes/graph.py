@@ -27,6 +27,7 @@ COMPOSER, LOADER, SEGMENTOR, TRAINER = (
 
 Graph = Mapping[str, Any]
 _ROLES = ("object", "instance")
+_ANY = "<object>"
 
 # Per context and not global: the host validates a graph in the task that received it, and two may come
 # at the same time.
@@ -73,7 +74,7 @@ class Name:
 
 
 OnDisk = Callable[[str], Sequence[str]]
-"""Token names that a folder of the ICE Load Concepts node holds; raises IceError where it holds none."""
+"""What a prompt may name of a folder of ICE Load Concepts; raises IceError where it holds nothing."""
 
 
 def learned_names(link: Any, on_disk: OnDisk, graph: Graph | None = None) -> tuple[Name, ...] | None:
@@ -91,7 +92,10 @@ def learned_names(link: Any, on_disk: OnDisk, graph: Graph | None = None) -> tup
         return None
     roles = (*_ROLES, *words_in(axes))
     keys = _keys(graph, trainer.get("concepts"))
-    return tuple(Name(f"{k.shown}.{r}", rf"{k.pattern}\.{re.escape(r)}") for k in keys for r in roles)
+    parts = [Name(f"{k.shown}.{r}", rf"{k.pattern}\.{re.escape(r)}") for k in keys for r in roles]
+    # An object that may be called anything: what follows a dot is a property, which has to exist.
+    whole = [Name(k.shown, rf"(?!.*\.[^-]){k.pattern}" if k.shown == _ANY else k.pattern) for k in keys]
+    return (*whole, *parts)
 
 
 def _keys(graph: Graph, link: Any) -> list[Name]:
@@ -108,7 +112,7 @@ def _keys(graph: Graph, link: Any) -> list[Name]:
         stems = dict.fromkeys(unique_key(word, {}) for word in words)
         return [Name(stem, re.escape(stem) + r"(-\d+)?") for stem in stems]
     # "b.ball" is an input that is not connected, not an object of that name.
-    return [Name("<object>", r"(?![a-h]\.[^-]).+")]
+    return [Name(_ANY, r"(?![a-h]\.[^-]).+")]
 
 
 def check_prompt(text: str, sources: Mapping[str, tuple[Name, ...] | None]) -> None:
@@ -117,12 +121,12 @@ def check_prompt(text: str, sources: Mapping[str, tuple[Name, ...] | None]) -> N
     sources: what is known of the concepts connected to each alias, None where nothing is.
     """
     if not text.strip():
-        raise IceError('the prompt is empty: write for example "a photo of {ball.object}"')
+        raise IceError('the prompt is empty: write for example "a photo of a {ball}"')
     wanted = Prompt.placeholders(text)
     Prompt.parse(text, {name: Token(name, {}) for name in wanted})
     for name in wanted:
         if not any(_covers(names, rest) for names, rest in _readings(name, sources)):
-            raise IceError(f"the prompt names {{{name}}}; {_there_are(sources)}")
+            raise IceError(f"the prompt names {{{name}}}{_unread(name, sources)}; {_there_are(sources)}")
 
 
 def _readings(
@@ -137,6 +141,14 @@ def _readings(
     return readings + [(names, name) for names in sources.values() if len(sources) == 1]
 
 
+def _unread(name: str, sources: Mapping[str, tuple[Name, ...] | None]) -> str:
+    """What is wrong with a property of an object that is there."""
+    thing, _, role = name.rpartition(".")
+    if any(names and _covers(names, rest) for names, rest in _readings(thing, sources)):
+        return f", but {role!r} could not be read of this object, or was not asked for"
+    return ""
+
+
 def _covers(names: tuple[Name, ...] | None, name: str) -> bool:
     return names is None or any(known.covers(name) for known in names)
 
@@ -147,7 +159,7 @@ def _there_are(sources: Mapping[str, tuple[Name, ...] | None]) -> str:
     shown = [
         f"{{{alias}.{name.shown}}}"
         for alias, names in sources.items()
-        for name in (names if names is not None else (Name("<object>.<object or axis>", ""),))
+        for name in (names if names is not None else (Name(_ANY, ""), Name(f"{_ANY}.<object or axis>", "")))
     ]
     return f"there are: {', '.join(shown)}"
 

@@ -23,12 +23,14 @@ class LoadedConcepts(LearnedConcepts):
 
 
 def concept_folders(root: Path) -> Iterator[Path]:
-    """Folders below `root`, itself included, that hold saved concepts: an object and an instance token."""
+    """Folders below `root`, itself included, that hold saved concepts: an object token with an instance
+    token, as older versions left them, or with the file of the whole object."""
     for folder, subfolders, files in os.walk(root, followlinks=True):
         subfolders.sort()
         names = set(files)
-        objects = (name for name in names if name.endswith("_object.safetensors"))
-        if any(name.replace("_object.", "_instance.") in names for name in objects):
+        ends = "_object.safetensors"
+        keys = [name.removesuffix(ends) for name in names if name.endswith(ends)]
+        if any(f"{key}{end}" in names for key in keys for end in ("_instance.safetensors", ".safetensors")):
             yield Path(folder)
 
 
@@ -68,9 +70,11 @@ def load(name: str) -> LearnedConcepts:
     return LoadedConcepts(**vars(learned), folder=below) if root == EMBEDDINGS else learned
 
 
-def token_names(name: str) -> tuple[str, ...]:
-    """Names of the tokens in a listed folder. Raises IceError as `load` does."""
-    return tuple(load(name).tokens)
+def names_in(folder: str) -> tuple[str, ...]:
+    """What a prompt may name of a listed folder. Raises IceError as `load` does."""
+    from ice_core.composition import placeholders
+
+    return tuple(placeholders(*load(folder).concepts))
 
 
 def embedding_name(path: Path, root: Path) -> str:

@@ -9,8 +9,8 @@ from tools.comfy_graph import Definitions
 from tools.workflow_sheet import Node, Sheet
 
 DEMO_SEED = 1
-DEMO_PROMPT = "a photo of {cube.object} {cone.color} {cone.material}"
-COMPOSE_PROMPT = "a photo of {b.cube.object} {a.cone.material}"
+DEMO_PROMPT = "a photo of a {cone.color} {cone.material} {cube.object}"
+COMPOSE_PROMPT = "a photo of a {a.cone.material} {b.cube.object}"
 CHECKPOINT = "v1-5-pruned-emaonly-fp16.safetensors"
 SAVED = "embeddings/ice/demo"
 """Where the demo saves, as ICE Load Concepts lists it."""
@@ -48,8 +48,9 @@ def demo(object_info: Definitions) -> Sheet:
     )  # fmt: skip
     _names(sheet, (1280, 200), (340, 200), saved)
     sheet.note(
-        "Words in braces are what was learned: `{object name.property}`. The properties are those of the "
-        "trainer's *axes*, and `object` is the thing itself.\n\n"
+        "Words in braces are what was learned: `{object name.property}`, properties before the thing. They "
+        "are those of the trainer's *axes*, and `object` is the thing itself; `{cube}` alone is all of the "
+        "cube.\n\n"
         "With the files that were saved you can write the same in a core *CLIP Text Encode*, with the names "
         "that are listed above.",
         (1280, 450), (340, 240), "What to write in the prompt",

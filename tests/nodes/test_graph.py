@@ -20,7 +20,7 @@ from nodes.graph import (
     submitted_inputs,
 )
 
-FOLDERS = {"embeddings/ice/vase": ("vase.instance", "vase.object", "vase.color")}
+FOLDERS = {"embeddings/ice/vase": ("vase", "vase.instance", "vase.object", "vase.color")}
 
 
 def on_disk(folder: str) -> tuple[str, ...]:
@@ -59,6 +59,24 @@ def test_names_on_disk_are_known_exactly() -> None:
     assert accepted("a {vase.color} cup", a=known)
     assert not accepted("a {a.vase.material} cup", a=known)
     assert not accepted("a {a.bowl.color} cup", a=known)
+
+
+def test_whole_objects_go_by_their_name_alone() -> None:
+    saved, found = names(["3", 0], graph()), names(["2", 0], graph(EVERY))
+    given, word = names(["2", 0], graph(MASKS, "ball, ball")), names(["2", 0], graph(ONE_PASS, "ball"))
+    assert accepted("{a.vase} {b.anything-2} {c.ball-2} {d.ball-7}", a=saved, b=found, c=given, d=word)
+    assert accepted("{vase}", a=saved)
+    assert accepted("{e.-coli}", a=found)
+    for prompt in ("{a.bowl}", "{c.ball-3}", "{d.cube}", "{e.vase}", "{vase}"):
+        assert not accepted(prompt, a=saved, b=found, c=given, d=word)
+
+
+def test_a_property_that_a_saved_object_lacks_is_told_from_an_object_that_is_not_there() -> None:
+    known = names(["3", 0], graph())
+    with pytest.raises(IceError, match="'material' could not be read of this object"):
+        check_prompt("a {a.vase.material}", {"a": known})
+    with pytest.raises(IceError, match=r"\{a\.bowl\.color\}; there are: \{a\.vase\}, "):
+        check_prompt("a {a.bowl.color}", {"a": known})
 
 
 def test_a_missing_folder_is_left_to_the_loader() -> None:
@@ -123,7 +141,9 @@ def test_the_refusal_names_what_there_is() -> None:
     for shown in (
         "{a.vase.colour}",
         "{a.vase.color}",
+        "{b.<object>}",
         "{b.<object>.material}",
+        "{c.<object>}",
         "{c.<object>.<object or axis>}",
     ):
         assert shown in str(caught.value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -66,7 +67,19 @@ def test_what_was_saved_is_loaded_with_the_folder_it_lies_in(folders: tuple[Path
     assert loaded.tokens.keys() == given.tokens.keys()
     for name, token in given.tokens.items():
         assert torch.equal(loaded.tokens[name].rows["clip_l"], token.rows["clip_l"])
-    assert set(places.token_names("embeddings/ice/two")) == given.tokens.keys()
+    assert set(places.names_in("embeddings/ice/two")) == {"ball", "cube", *given.tokens}
+
+
+def test_objects_without_an_instance_token_are_listed(folders: tuple[Path, Path]) -> None:
+    given = learned("ball")
+    bare = replace(given, concepts=(replace(given.concepts[0], instance=None),))
+    save_concepts(bare, folders[0] / "one")
+    assert places.names_in("embeddings/one") == ("ball", "ball.object", "ball.color")
+
+
+def test_folders_that_older_versions_left_are_listed(folders: tuple[Path, Path]) -> None:
+    save_concepts(learned("ball"), folders[0] / "one")["ball"].unlink()
+    assert list(places.saved()) == ["embeddings/one"]
 
 
 def test_a_name_that_is_not_listed_is_refused_with_those_that_are(folders: tuple[Path, Path]) -> None:
