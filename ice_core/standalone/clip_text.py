@@ -61,47 +61,58 @@ class ClipText:
 
         A context is padded: the denoiser reads the padding too. Where only some contexts are wanted, all
         prompts go through end to end as one sequence, the others without padding, and attention stays
-        inside each: small batches cost a processor the operations and hardly the numbers.
+        inside each: small batches cost a processor the operations and hardly the numbers. Every prompt
+        starts with the same token, which sees itself only: those without padding share the first one's.
         """
         layouts = [self._lay_out(prompt) for prompt in prompts]
-        padded = len(prompts[:contexts])
-        lengths = [self.context_length] * padded + [len(layout.ids) for layout in layouts[padded:]]
-        starts = [sum(lengths[:i]) for i in range(len(lengths))]
-        embedded = self._embed(prompts, layouts, lengths)
+        length, padded = self.context_length, len(prompts[:contexts])
+        bare = enumerate(layouts[padded:], padded)
+        spans = [range(length)] * padded + [range(min(i, 1), len(layout.ids)) for i, layout in bare]
+        starts = [sum(map(len, spans[:i])) for i in range(len(spans))]
+        embedded = self._embed(prompts, layouts, spans)
         if padded == len(prompts):
-            hidden = self._transform(embedded.view(padded, self.context_length, -1), [self.context_length])
+            hidden = self._transform(embedded.view(padded, length, -1), [range(length)])
         else:
-            hidden = self._transform(embedded[None], lengths)
+            hidden = self._transform(embedded[None], spans)
         hidden = hidden.flatten(0, 1)
-        context = hidden[: self.context_length * padded].view(padded, self.context_length, hidden.shape[-1])
-        ends = [start + len(layout.ids) - 1 for start, layout in zip(starts, layouts, strict=True)]
+        context = hidden[: length * padded].view(padded, length, hidden.shape[-1])
+        ends = [
+            start + len(layout.ids) - 1 - span.start
+            for start, layout, span in zip(starts, layouts, spans, strict=True)
+        ]
         pooled = hidden[torch.tensor(ends, device=hidden.device)]
         return TextFeatures(context, pooled, tuple(layout.columns for layout in layouts))
 
-    def _embed(self, prompts: Sequence[Prompt], layouts: Sequence[_Layout], lengths: Sequence[int]) -> Tensor:
-        """Prompts padded to their lengths, end to end, as what the first layer takes [N, D], N = sum."""
+    def _embed(self, prompts: Sequence[Prompt], layouts: Sequence[_Layout], spans: Sequence[range]) -> Tensor:
+        """These positions of the prompts, end to end, as what the first layer takes [N, D]."""
         table, positions = self._embedding.weight, self._inner.embeddings.position_embedding.weight
         ids: list[int] = []
         places: list[int] = []
         rows = []
-        for prompt, layout, length in zip(prompts, layouts, lengths, strict=True):
+        for prompt, layout, span in zip(prompts, layouts, spans, strict=True):
             for part, columns in zip(prompt.parts, layout.columns, strict=True):
                 if isinstance(part, Token):
-                    places += [len(ids) + column for column in columns]
+                    places += [len(ids) + column - span.start for column in columns]
                     rows.append(part.rows[self.name].to(table.device, table.dtype))
-            ids += layout.ids + [END] * (length - len(layout.ids))
+            ids += (layout.ids + [END] * (span.stop - len(layout.ids)))[span.start :]
         embedded = F.embedding(torch.tensor(ids, device=table.device), table)
         if rows:
             at = torch.tensor(places, device=table.device)
             embedded = embedded.index_put((at,), torch.cat(rows))
-        return embedded + torch.cat([positions[:length] for length in lengths])
+        return embedded + torch.cat([positions[span.start : span.stop] for span in spans])
 
-    def _transform(self, embedded: Tensor, lengths: Sequence[int]) -> Tensor:
-        """Hidden states [B, N, D] of sequences that each hold prompts of these lengths, sum N."""
-        starts = [sum(lengths[:i]) for i, n in enumerate(lengths) for _ in range(n)]
-        order = torch.arange(len(starts), device=embedded.device)
-        own = order >= torch.tensor(starts, device=embedded.device)[:, None]
-        mask = torch.where(own & (order <= order[:, None]), 0.0, -torch.inf).to(embedded.dtype)[None, None]
+    def _transform(self, embedded: Tensor, spans: Sequence[range]) -> Tensor:
+        """Hidden states [B, N, D] of sequences that each hold these positions of prompts.
+
+        A prompt without its first position sees the sequence's instead.
+        """
+        device = embedded.device
+        starts = [sum(map(len, spans[:i])) for i, span in enumerate(spans) for _ in span]
+        headless = torch.tensor([span.start > 0 for span in spans for _ in span], device=device)
+        order = torch.arange(len(starts), device=device)
+        own = order >= torch.tensor(starts, device=device)[:, None]
+        seen = (own & (order <= order[:, None])) | (headless[:, None] & (order == 0))
+        mask = torch.where(seen, 0.0, -torch.inf).to(embedded.dtype)[None, None]
         inner = self._inner
         hidden = inner.encoder(inputs_embeds=embedded, attention_mask=mask).last_hidden_state
         return cast(Tensor, inner.final_layer_norm(hidden))
