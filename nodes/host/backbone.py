@@ -116,8 +116,7 @@ class ComfyBackbone:
         return {name: rows.to(self.device) for name, rows in self._text.word_rows(text).items()}
 
     def encode_prompts(self, prompts: Sequence[Prompt], contexts: int | None = None) -> TextFeatures:
-        # The host's encoders take every prompt at full length, so a context costs nothing.
-        return self._text.encode(prompts, self.device)
+        return self._text.encode(prompts, self.device, contexts)
 
     def predict(
         self,

@@ -72,8 +72,11 @@ class Text(Protocol):
     def word_rows(self, text: str) -> dict[str, Tensor]:
         """Embedding rows {encoder: [n, D]} of a text's pieces."""
 
-    def encode(self, prompts: Sequence[Prompt], device: torch.device) -> TextFeatures:
-        """Features of the prompts; `extra` is what the host's `apply_model` takes by those names."""
+    def encode(
+        self, prompts: Sequence[Prompt], device: torch.device, contexts: int | None = None
+    ) -> TextFeatures:
+        """Features of the prompts, contexts of the first `contexts` of them (None: all) as Backbone has it;
+        `extra` is what the host's `apply_model` takes by those names."""
 
     def conditioning(self, prompt: Prompt) -> Any:
         """The host's CONDITIONING of a prompt, as CLIP Text Encode makes it: weights such as (red:1.2) and

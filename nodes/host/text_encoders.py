@@ -5,16 +5,17 @@ A tensor in place of a token's id is used as its embedding row: the host's token
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ice_core.errors import IceError
 from ice_core.model.backbone import Prompt, TextFeatures, Token
 
+from .clip_layers import differentiable, end_to_end
 from .weights import load, make_differentiable
 
 _MARK = "\ue000"
@@ -59,20 +60,31 @@ class ClipText:
             ids = torch.tensor(self._ids(text), device=table.weight.device)
             return {self.name: table(ids, out_dtype=torch.float32).clone()}
 
-    def encode(self, prompts: Sequence[Prompt], device: torch.device) -> TextFeatures:
+    def encode(
+        self, prompts: Sequence[Prompt], device: torch.device, contexts: int | None = None
+    ) -> TextFeatures:
         """All prompts in one pass, each as a section of its own.
 
-        context: what the host makes of them [B, L, D]; pooled: the same at the end tokens [B, D].
+        context: what the host makes of them [B, L, D], of the first `contexts` prompts (None: all);
+        pooled: the same at the end tokens [B, D]. Prompts whose context is not wanted go through the
+        layers without their padding.
         """
         laid_out = [self._lay_out(prompt) for prompt in prompts]
+        length, padded = self._room + 2, len(prompts[:contexts])
+        ends = [1 + len(entries) for entries, _ in laid_out]
         self._differentiable = self._differentiable or make_differentiable(self.patcher)
-        with _differentiable_encoder(self._module.transformer):
+        transformer = self._module.transformer
+        with ExitStack() as stack:
+            stack.enter_context(differentiable(transformer))
+            if padded < len(prompts):
+                bare = enumerate(ends[padded:], padded)
+                spans = [range(length)] * padded + [range(min(i, 1), end + 1) for i, end in bare]
+                stack.enter_context(end_to_end(transformer.text_model.encoder, spans))
             tokens = {self._key: [self._pad(entries) for entries, _ in laid_out]}
             joined = self._clip.encode_from_tokens(tokens)
-        hidden = joined.reshape(len(prompts), self._room + 2, -1).to(device)
-        columns = tuple(columns for _, columns in laid_out)
-        ends = torch.tensor([1 + sum(map(len, spans)) for spans in columns], device=device)
-        return TextFeatures(hidden, hidden[torch.arange(len(ends), device=device), ends], columns)
+        hidden = joined.reshape(len(prompts), length, -1).to(device)
+        pooled = hidden[torch.arange(len(ends), device=device), torch.tensor(ends, device=device)]
+        return TextFeatures(hidden[:padded], pooled, tuple(columns for _, columns in laid_out))
 
     def conditioning(self, prompt: Prompt) -> Any:
         return self._clip.encode_from_tokens_scheduled({self._key: self._sections(prompt)})
@@ -145,20 +157,3 @@ class ClipText:
                 sections.append([])
             sections[-1] += group
         return [self._pad(section) for section in sections]
-
-
-@contextmanager
-def _differentiable_encoder(transformer: nn.Module) -> Iterator[None]:
-    """The host's CLIP adds in place to what its layer norms keep for the backward pass: give them copies."""
-    if not torch.is_grad_enabled():
-        yield
-        return
-
-    def copy(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return (args[0].clone(), *args[1:])
-
-    with ExitStack() as stack:
-        for name, module in transformer.named_modules():
-            if name.endswith(("layer_norm1", "layer_norm2")):
-                stack.callback(module.register_forward_pre_hook(copy).remove)
-        yield

@@ -39,7 +39,7 @@ from ice_pack.nodes.host.backbone import ComfyBackbone  # type: ignore[import-no
 from ice_pack.nodes.host.weights import gradients  # type: ignore[import-not-found] # noqa: E402
 
 sys.path.insert(0, str(Path(pack) / "tests" / "host"))
-from backbone_questions import ask  # noqa: E402
+from backbone_questions import ask, with_and_without_padding  # noqa: E402
 
 
 def weights(wires: tuple) -> dict[str, torch.Tensor]:
@@ -72,7 +72,11 @@ with torch.inference_mode():  # as the executor calls a node
     backbone = ComfyBackbone(*wires)
     with gradients():
         result = ask(backbone, torch.load(questions, weights_only=True))
+        earlier = wires[1].clone()
+        earlier.clip_layer(-2)
+        of_earlier = with_and_without_padding(ComfyBackbone(wires[0], earlier, wires[2]))
     after = weights(wires)
+result |= {f"earlier layer/{name}": value.detach().float().cpu() for name, value in of_earlier.items()}
 result["unchanged"] = torch.tensor(
     before.keys() == after.keys() and all(torch.equal(before[k], after[k]) for k in before)
 )

@@ -41,6 +41,8 @@ def ask(backbone: Backbone, questions: dict[str, Tensor]) -> dict[str, Tensor]:
     predicted.pow(2).mean().backward()
     answers["gradient"] = rows["clip_l"].grad
 
+    answers |= with_and_without_padding(backbone)
+
     generator = torch.Generator().manual_seed(0)
     lora = Lora.initial(backbone.lora_targets, 2, generator)
     up = {k: torch.randn(v.shape, generator=generator) * 0.05 for k, v in sorted(lora.up.items())}
@@ -56,3 +58,29 @@ def ask(backbone: Backbone, questions: dict[str, Tensor]) -> dict[str, Tensor]:
             for name, learned in event.learned.tokens.items():
                 answers[f"learned/{name}"] = learned.rows["clip_l"]
     return {name: value.detach().float().cpu() for name, value in answers.items()}
+
+
+def with_and_without_padding(backbone: Backbone) -> dict[str, Tensor]:
+    """What prompts of different lengths give with all contexts (`padding/all`) and with fewer
+    (`padding/<n>`): pooled features, their gradient by a token of two rows, the first context."""
+    answers = {}
+    for contexts in (None, 2, 1, 0):
+        start = torch.cat([backbone.word_rows(word)["clip_l"][:1] for word in ("ball", "red")])
+        rows = start.detach().clone().requires_grad_()
+        token = Token("ball.object", {"clip_l": rows})
+        prompts = [
+            Prompt(("a photo of a", token, "on sand")),
+            Prompt((token,)),
+            Prompt(("a red metal cube beside " * 14, token, token)),
+            Prompt(("sand",)),
+            Prompt((token, "and a", token)),
+        ]
+        text = backbone.encode_prompts(prompts, contexts)
+        weights = torch.randn(text.pooled.shape, generator=torch.Generator().manual_seed(0))
+        (text.pooled * weights.to(text.pooled.device)).sum().backward()
+        key = f"padding/{'all' if contexts is None else contexts}"
+        answers |= {f"{key}/pooled": text.pooled, f"{key}/gradient": rows.grad}
+        if contexts != 0:
+            answers[f"{key}/context"] = text.context[0]
+        answers[f"{key}/contexts"] = torch.tensor(len(text.context))
+    return answers

@@ -57,7 +57,8 @@ def answers(host: Host, questions: Path) -> dict[str, Tensor]:
 
 
 def test_every_answer_agrees(answers: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
-    assert answers.keys() - {"unchanged", "hooks", "offloaded"} == expected.keys()
+    of_host = {name for name in answers if name.startswith("earlier layer/")}
+    assert answers.keys() - {"unchanged", "hooks", "offloaded"} - of_host == expected.keys()
     assert differences(answers, expected) == {}
 
 
@@ -79,6 +80,17 @@ def test_a_lora_changes_the_answer(answers: dict[str, Tensor]) -> None:
 
 def test_recording_changes_nothing(answers: dict[str, Tensor]) -> None:
     assert torch.equal(answers["predicted"], answers["unrecorded"])
+
+
+@pytest.mark.parametrize("layer", ["", "earlier layer/"], ids=["last layer", "earlier layer"])
+def test_what_is_encoded_without_its_padding_is_the_same(answers: dict[str, Tensor], layer: str) -> None:
+    for contexts in (2, 1, 0):
+        key, full = f"{layer}padding/{contexts}", f"{layer}padding/all"
+        assert int(answers[f"{key}/contexts"]) == contexts
+        for name in ("pooled", "gradient", *(["context"] if contexts else [])):
+            torch.testing.assert_close(answers[f"{key}/{name}"], answers[f"{full}/{name}"])
+    assert answers["padding/all/gradient"].abs().max() > 0
+    assert not torch.allclose(answers["padding/all/pooled"], answers["earlier layer/padding/all/pooled"])
 
 
 def test_the_hosts_model_is_bit_identical_afterwards(answers: dict[str, Tensor]) -> None:
