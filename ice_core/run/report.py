@@ -6,10 +6,12 @@ import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ice_core.evaluation.quality import Quality
 from ice_core.files.paths import write_json
+
+if TYPE_CHECKING:
+    from ice_core.evaluation.quality import Quality
 
 OUTPUTS = (
     "run.json", "report.json", "history.json", "concepts.safetensors", "training.safetensors",
