@@ -33,9 +33,10 @@ class ReadingConfig:
 
     views: pictures of the object, whose embeddings are averaged. templates: one "{}" each, where the
     thing goes; the directions of all are averaged. temperature: of the softmax over an axis' values, in
-    units of the one that CLIP itself was trained with (Guo et al. 2017, calibration by one temperature;
-    fitted on rendered scenes, where below 1 means surer). candidates: how many values are kept.
-    confidence: the probability of the best value and its near synonyms together below which nothing fits.
+    units of the one that CLIP itself was trained with, so that it suits other CLIPs too (Guo et al. 2017:
+    calibration by one temperature; on rendered scenes the default states truer probabilities than 1).
+    candidates: how many values are kept. confidence: how sure the best value and its near synonyms
+    together must be, from 0 (chance) to 1 (certainty), or nothing fits.
 
     Raises IceError for a value that cannot work.
     """
@@ -63,7 +64,7 @@ def check_choice(candidates: int, confidence: float) -> None:
     if candidates < 1:
         raise IceError(f"candidates is {candidates}: it must be 1 or more")
     if not 0 <= confidence <= 1:
-        raise IceError(f"confidence is {confidence}: it is a probability, in 0..1")
+        raise IceError(f"confidence is {confidence}: it goes from 0 (chance) to 1 (certainty)")
 
 
 def read_with_clip(
@@ -132,13 +133,17 @@ def reading_of(
     """The best few of probabilities [V] of an axis' values, and whether the best fits.
 
     near: [V, V] bool, near synonyms, which take probability from each other in long dictionaries without
-    making the reading less sure: what counts is theirs together.
+    making the reading less sure: what counts is theirs together, by how far it is from the share that
+    they have of the values anyway to certainty (as Cohen's kappa corrects agreement for chance).
     """
     order = weights.argsort(descending=True, stable=True)
     best = order[:candidates].tolist()
-    together = weights[near[best[0]]].sum().item()
+    group = near[best[0]]
+    together, chance = weights[group].sum().item(), group.float().mean().item()
     kept = tuple(Candidate(axis.values[i], weights[i].item()) for i in best)
-    return Reading(axis.name, kept, reader, fits=together >= confidence)
+    return Reading(
+        axis.name, kept, reader, fits=together - chance >= confidence * (1 - chance) and chance < 1
+    )
 
 
 def nothing(axis: Axis, reader: Reader) -> Reading:

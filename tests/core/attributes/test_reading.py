@@ -96,7 +96,7 @@ def test_probabilities_are_the_models_own_softmax_at_another_temperature() -> No
 
 def test_near_synonyms_are_sure_together() -> None:
     axis = Axis("color", ("crimson", "blue", "red", "green"))
-    weights = torch.tensor([0.3, 0.25, 0.28, 0.17])
+    weights = torch.tensor([0.4, 0.1, 0.38, 0.12])
     alone = reading_of(axis, weights, torch.eye(4, dtype=torch.bool), "clip", 2, 0.5)
     near = torch.eye(4, dtype=torch.bool)
     near[0, 2] = near[2, 0] = True
@@ -104,6 +104,15 @@ def test_near_synonyms_are_sure_together() -> None:
     assert not alone.fits
     assert together.fits
     assert [c.value for c in together.candidates] == ["crimson", "red"]
+
+
+def test_no_group_of_synonyms_fits_by_its_size_alone() -> None:
+    axis, even = Axis("finish", ("matte", "glossy", "satin")), torch.ones(3) / 3
+    near = torch.eye(3, dtype=torch.bool)
+    near[0, 1] = near[1, 0] = True
+    assert not reading_of(axis, even, near, "clip", 3, 0.5).fits
+    assert not reading_of(axis, even, torch.ones(3, 3, dtype=torch.bool), "clip", 3, 0.5).fits
+    assert reading_of(axis, torch.tensor([0.6, 0.3, 0.1]), near, "clip", 3, 0.5).fits
 
 
 def test_alike_are_values_that_lie_in_one_direction() -> None:

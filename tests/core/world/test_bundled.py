@@ -6,11 +6,13 @@ import open_clip
 import pytest
 import torch
 
+from ice_core.attributes.reading import read_with_clip
+from ice_core.concepts import Concept, ConceptSet
 from ice_core.model.backbone import Prompt, Token
 from ice_core.model.sampling import SamplingConfig, sample
 from ice_core.standalone.ldm import text_state_to_open_clip
 from ice_core.world.architecture import CLIP_CONFIG, UNET_CONFIG
-from ice_core.world.bundled import bundled_retriever, load_bundled_backbone, load_bundled_towers
+from ice_core.world.bundled import bundled_retriever, load_bundled_backbone, load_bundled_towers, world_axes
 from ice_core.world.judge import JUDGED, load_judge
 from ice_core.world.renderer import render
 from ice_core.world.scenes import sample_scene
@@ -109,3 +111,21 @@ def test_prompts_draw_the_right_kind_and_color(backbone):
     right_color = sum(v["color"] == wanted[i // 3][1] for i, v in enumerate(seen))
     assert right_kind >= 8
     assert right_color >= 8
+
+
+def test_properties_of_an_object_beside_others_are_read(backbone):
+    """Nearly all of easy pictures; the benchmark measures the rest."""
+    towers, axes = load_bundled_towers(backbone), world_axes()
+    right = []
+    for seed in range(6_100_000, 6_100_005):
+        scene = sample_scene(seed, count=2)
+        rendered = render([scene])
+        masks = rendered.masks[0, :2]
+        concepts = tuple(Concept(str(i), scene.objects[i].kind, masks[i], 1.0) for i in range(2))
+        found = read_with_clip(
+            towers, ConceptSet(rendered.images[0], concepts, ~masks.any(0)), [*axes.values()]
+        )
+        right += [
+            found[str(i)][axis].value == scene.objects[i].value(axis) for i in range(2) for axis in axes
+        ]
+    assert sum(right) >= 27
