@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +26,7 @@ from ice_core.concepts import Concept, ConceptSet, LearnedConcept, LearnedConcep
 from ice_core.model.backbone import Token
 from ice_core.model.noising import draw_noise, draw_timesteps, timestep_cdf
 from ice_core.standalone.backbone import StandaloneBackbone
+from ice_core.standalone.clip_text import ClipText
 from ice_core.standalone.tokenizer import END, START, piece_ids
 from ice_core.training.config import TrainingConfig
 from ice_core.training.descent import learning, row_sizes
@@ -82,34 +84,35 @@ class _Loop:
         self.concepts = sorted(concepts.concepts, key=lambda concept: concept.key)
         self.rng = torch.Generator().manual_seed(config.seed)
         self.cdf = timestep_cdf(len(backbone.alphas_cumprod))
-        self.noise = DDPMScheduler(
+        self.noise: Any = DDPMScheduler(
             num_train_timesteps=len(backbone.alphas_cumprod),
             beta_start=0.00085,
             beta_end=0.012,
             beta_schedule="scaled_linear",
             prediction_type=backbone.prediction,
         )
+        assert isinstance(backbone.text, ClipText)
+        self.encoder: Any = backbone.text.module
         (self.size,) = row_sizes(backbone).values()
         self.store = AttentionStore()
         self.processors = dict(backbone.unet.attn_processors)
-        backbone.unet.set_attn_processor(
-            {
-                name: StoringAttention("self" if ".attn1." in name else "cross", self.store)
-                for name in self.processors
-            }
-        )
+        storing: dict[str, Any] = {
+            name: StoringAttention("self" if ".attn1." in name else "cross", self.store)
+            for name in self.processors
+        }
+        backbone.unet.set_attn_processor(storing)
         self._append_tokens()
         self._enter(("instance", "object"))
 
     def _append_tokens(self) -> None:
         """A row of the token embedding for every new token; the first two start at the label."""
-        encoder = self.backbone.text.module
-        self.words = encoder.get_input_embeddings().num_embeddings
+        encoder = self.encoder
+        self.words: int = encoder.get_input_embeddings().num_embeddings
         kinds = ("instance", "object", *self.config.axes)
         names = [(concept.key, kind) for concept in self.concepts for kind in kinds]
         self.ids = {name: self.words + i for i, name in enumerate(names)}
         encoder.resize_token_embeddings(self.words + len(names), mean_resizing=False)
-        self.table = encoder.get_input_embeddings().weight
+        self.table: Tensor = encoder.get_input_embeddings().weight
         with torch.no_grad():
             for concept in self.concepts:
                 label = self.table[piece_ids(concept.label)].mean(0)
@@ -190,7 +193,7 @@ class _Loop:
     def _encode_text(self, ids: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Context [1, 77, D] and T(.) [P] of a prompt's tokens."""
         padded = [START, *ids] + [END] * (LENGTH - 1 - len(ids))
-        output = self.backbone.text.module(input_ids=torch.tensor([padded]))
+        output = self.encoder(input_ids=torch.tensor([padded]))
         return output.last_hidden_state, F.normalize(output.pooler_output[0], dim=-1)
 
     def _alignment(self, mask: Tensor, columns: Sequence[int], latent: Sequence[int]) -> Tensor:
@@ -247,7 +250,6 @@ class _Loop:
         """The vocabulary, its rows and the attention are the model's own again."""
         with torch.no_grad():
             self.table[: self.words] = self.frozen[: self.words]
-        encoder = self.backbone.text.module
-        encoder.resize_token_embeddings(self.words, mean_resizing=False)
-        encoder.requires_grad_(False)
+        self.encoder.resize_token_embeddings(self.words, mean_resizing=False)
+        self.encoder.requires_grad_(False)
         self.backbone.unet.set_attn_processor(dict(self.processors))
