@@ -7,7 +7,8 @@ of the output, backward to the context; nothing is encoded, recorded, drawn by c
 `phase_2`: a whole step of Stage Two as `train` does it. Bare passes and steps take turns, so that what else
 the machine does meets both; figures are medians, in seconds, of processor time and of wall time.
 `step_over_bare_by_phase` is the median of each step over the bare pass that follows it, by processor time,
-`step_over_bare` the dearer phase's; run it with one thread.
+`step_over_bare` the dearer phase's; run it with one thread. As in `ice`, freed memory is kept: otherwise it
+depends on where blocks happen to lie whether a pass has to ask the system for a gigabyte of pages or not.
 
 `bundled`: the bundled model and a rendered scene. `sd15`: a randomly initialised model of Stable Diffusion
 1.5's shape in float32 at 256 x 256 pixels.
@@ -40,6 +41,7 @@ from ice_core.concepts import ConceptSet
 from ice_core.localization.loop import concepts_from_masks
 from ice_core.model.backbone import Backbone, Prompt
 from ice_core.run.report import peak_memory_mib
+from ice_core.standalone.memory import keep_freed_memory
 from ice_core.training import StepDone, TrainingConfig, train
 from ice_core.world.bundled import load_bundled_backbone
 from ice_core.world.renderer import render
@@ -200,6 +202,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
+    keep_freed_memory()
     figures = {"bundled": measure(load_bundled_backbone(), scene_concepts(128, args.seed), args.steps)}
     if args.sd15_steps:
         figures["sd15"] = measure(random_sd15(), scene_concepts(256, args.seed), args.sd15_steps, warmup=1)

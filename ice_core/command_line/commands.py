@@ -234,8 +234,12 @@ def _backbone(
     gradient_checkpointing: bool = False,
 ) -> Backbone:
     from ice_core.api import load_model
+    from ice_core.standalone.memory import keep_freed_memory
 
-    return load_model(checkpoint, device, dtype or "auto", gradient_checkpointing)
+    backbone = load_model(checkpoint, device, dtype or "auto", gradient_checkpointing)
+    if backbone.device.type == "cpu":
+        keep_freed_memory()
+    return backbone
 
 
 def _retriever(arguments: argparse.Namespace, backbone: Backbone) -> tuple[Retriever, list[str]]:
