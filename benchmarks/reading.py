@@ -29,13 +29,18 @@ from ice_core.concepts import Concept, ConceptSet, unit
 from ice_core.localization.loop import LocalizationConfig, localize
 from ice_core.localization.retrieval.towers import ImageTextModel
 from ice_core.standalone.backbone import StandaloneBackbone
-from ice_core.world.bundled import bundled_retriever, load_bundled_backbone, load_bundled_towers, world_axes
+from ice_core.world.bundled import bundled_retriever, load_bundled_backbone, load_bundled_towers
 from ice_core.world.renderer import render
-from ice_core.world.scenes import SceneObject, sample_scene
+from ice_core.world.scenes import AXES, INTRINSIC_AXES, SceneObject, sample_scene
 
 VIEWS: tuple[View, ...] = get_args(View)
 BINS = 15
 TEMPERATURES = [0.05 * 1.05**i for i in range(80)]
+
+
+def plain_axes() -> dict[str, Axis]:
+    """The world's axes with the words that its scenes are described by: one of them is right."""
+    return {name: Axis(name, AXES[name]) for name in INTRINSIC_AXES}
 
 
 @dataclass(frozen=True)
@@ -145,7 +150,7 @@ def calibration(
 
 
 def measure_clip(scenes: int, seed: int, masks: str, backbone: StandaloneBackbone) -> dict[str, object]:
-    towers, axes, config = load_bundled_towers(backbone), world_axes(), ReadingConfig()
+    towers, axes, config = load_bundled_towers(backbone), plain_axes(), ReadingConfig()
     measured, total = objects(scenes, seed, masks, backbone)
     scores = clip_scores(towers, measured, axes, config.templates)
     true = {name: answers(axis, measured) for name, axis in axes.items()}
@@ -173,7 +178,7 @@ def measure_clip(scenes: int, seed: int, masks: str, backbone: StandaloneBackbon
 
 
 def measure_model(scenes: int, seed: int, masks: str, backbone: StandaloneBackbone) -> dict[str, object]:
-    axes, config = world_axes(), ModelReadingConfig()
+    axes, config = plain_axes(), ModelReadingConfig()
     measured, total = objects(scenes, seed, masks, backbone)
     right: dict[str, list[bool]] = {name: [] for name in axes}
     weights: list[float] = []

@@ -8,11 +8,11 @@ import comfy.model_management as management
 import comfy.model_patcher
 import comfy.sd
 import folder_paths
-from comfy import model_base, model_detection, supported_models
+from comfy import latent_formats, model_base, model_detection, supported_models
 from safetensors import safe_open
 
 from ice_core.standalone.ldm import UNET_PREFIX, VAE_PREFIX
-from ice_core.world.architecture import CLIP_CONFIG, METADATA
+from ice_core.world.architecture import CLIP_CONFIG, LATENT_CHANNELS, METADATA
 from ice_core.world.bundled import MODEL_FILE, require_weights
 
 _TEXT = CLIP_CONFIG["text_cfg"]
@@ -24,6 +24,17 @@ _TEXT_CONFIG = {
 }
 
 
+class DemoLatents(latent_formats.SD15):
+    """Stable Diffusion 1's scale on more channels, which its own preview colors do not fit."""
+
+    latent_channels = LATENT_CHANNELS
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.latent_rgb_factors = None
+        self.taesd_decoder_name = None
+
+
 class DemoWorld(supported_models.SD15):
     """Stable Diffusion 1 in small. What begins with `ice_` is read by nodes/host/backbone.py."""
 
@@ -31,12 +42,22 @@ class DemoWorld(supported_models.SD15):
         "num_heads": int(METADATA["ice.unet_heads"]),
         "num_head_channels": -1,
     }
+    latent_format = DemoLatents  # type: ignore[assignment]
     ice_name = "ICE demo model"
     ice_native_size = int(METADATA["ice.native_size"])
+
+    def inpaint_model(self) -> bool:
+        """No: a host takes more than four channels for an inpainting model."""
+        return False
 
     def model_type(self, state_dict: Any, prefix: str = "") -> Any:
         predicts_v = METADATA["ice.prediction"] == "v_prediction"
         return model_base.ModelType.V_PREDICTION if predicts_v else model_base.ModelType.EPS
+
+
+def is_demo_model(model: Any) -> bool:
+    """Whether a MODEL came from here, LoRAs and all."""
+    return isinstance(model.model.model_config, DemoWorld)
 
 
 def load_demo_model() -> tuple[Any, Any, Any]:

@@ -71,9 +71,9 @@ def main() -> None:
         "--from-shipped", action="store_true", help="where --folder holds no state, start from the weights"
     )
     parser.add_argument("--only", choices=STAGES, nargs="+", default=STAGES)
-    parser.add_argument("--scenes", type=int, default=12288)
-    parser.add_argument("--unet-scenes", type=int, default=12288, help="how many of them the U-Net sees")
-    parser.add_argument("--judge-scenes", type=int, default=4608)
+    parser.add_argument("--scenes", type=int, default=14336)
+    parser.add_argument("--unet-scenes", type=int, default=14336, help="how many of them the U-Net sees")
+    parser.add_argument("--judge-scenes", type=int, default=6144)
     parser.add_argument("--vae-steps", type=int, default=3000)
     parser.add_argument("--clip-steps", type=int, default=2500)
     parser.add_argument("--text-steps", type=int, default=1500, help="of these, until the text is frozen")
@@ -91,21 +91,19 @@ def main() -> None:
     device, folder = torch.device(args.device), args.folder
     args.out.mkdir(parents=True, exist_ok=True)
 
+    start = shipped() if args.from_shipped else Shipped()
     if "judge" in args.only:
         data = judge_set(folder, args.judge_scenes)
         held_out = 512
         train = RenderedSet(data.scenes[held_out:], data.images[held_out:], data.masks[held_out:])
         test = RenderedSet(data.scenes[:held_out], data.images[:held_out], data.masks[:held_out])
-        model = judge.train(train, args.judge_steps, device)
+        model = judge.train(train, args.judge_steps, device, start.judge)
         print("judge on held-out renders:", judge.accuracy(model, test, device))
-        save_file(
-            {k: v.cpu().contiguous() for k, v in model.state_dict().items()}, args.out / JUDGE_FILE.name
-        )
+        save_file(_half(model.state_dict()), args.out / JUDGE_FILE.name)
     if set(args.only) <= {"judge"}:
         return
 
     data = training_set(folder, args.scenes)
-    start = shipped() if args.from_shipped else Shipped()
 
     def steps(stage: str) -> int:
         """Stages that are only needed by others train no further."""

@@ -15,6 +15,7 @@ from torch import Tensor
 from ice_core.attributes.values import Axis
 from ice_core.errors import IceError
 from ice_core.world.architecture import CLIP_CONFIG
+from ice_core.world.colors import FINE_NAMES
 from ice_core.world.scenes import AXES, GROUNDS, INTRINSIC_AXES
 
 if TYPE_CHECKING:
@@ -90,7 +91,8 @@ def world_axes() -> Mapping[str, Axis]:
 
     For `parse_axes`, in place of the dictionaries of the whole language.
     """
-    return {name: Axis(name, AXES[name]) for name in INTRINSIC_AXES}
+    every = AXES | {"color": (*AXES["color"], *FINE_NAMES)}
+    return {name: Axis(name, every[name]) for name in INTRINSIC_AXES}
 
 
 def bundled_retriever(

@@ -1,7 +1,9 @@
 """Captions of scenes, varied in grammar, order and detail, with the owner of every word.
 
 They use the words that the method's own prompts use (photo, background, things, color, material,
-pattern, a bare kind or property), so that those prompts mean something to the bundled model.
+pattern, a bare kind or property), so that those prompts mean something to the bundled model. A color is
+called by its plain name, by a finer one, or by a plain name with "dark", "light" or "pale"; one between two
+plain names by a finer one or by both.
 """
 
 from __future__ import annotations
@@ -10,25 +12,37 @@ import random
 from dataclasses import dataclass, replace
 
 from ice_core.model.prompts import NEUTRAL_TEMPLATES
-from ice_core.world.scenes import AXES, INTRINSIC_AXES, Scene, SceneObject
+from ice_core.world.colors import FINE_NAMES, SECOND_NAMES, difference, mixture
+from ice_core.world.scenes import AXES, EXTREMES, GROUNDS, INTRINSIC_AXES, Scene, SceneObject
 
 BACKGROUND = -1
 """Owner of the words that speak of the ground."""
 
+SHADES = ("dark", "light", "pale")
+_EXTREME_OF = {"material": "finish", "pattern": "width"}
+_PATTERN_NOUNS = {"striped": "stripes", "dotted": "dots", "checked": "checks"}
+
+Claims = tuple[tuple[str, str], ...]
+
 
 @dataclass(frozen=True)
 class Word:
-    """One word; `owners` are object indices, BACKGROUND, or empty for words that point at nothing."""
+    """One word; `owners` are object indices, BACKGROUND, or empty for words that point at nothing.
+
+    mix: words and weights (sum 1) whose embedding rows, mixed, stand in this word's place.
+    """
 
     text: str
     owners: tuple[int, ...] = ()
+    mix: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True)
 class Phrase:
-    """What a caption claims of one object: axis -> value, for the axes it names."""
+    """What a caption claims of one object: axis and value; axes beside the world's own are "fine" (a finer
+    color name), "shade" and "second" (the color of a pattern's other paint)."""
 
-    claims: tuple[tuple[str, str], ...]
+    claims: Claims
 
 
 @dataclass(frozen=True)
@@ -52,14 +66,14 @@ class Caption:
 
 
 def _fits(item: SceneObject, phrase: Phrase) -> bool:
-    return all(item.value(axis) == value for axis, value in phrase.claims)
+    return all(value in item.words(axis) for axis, value in phrase.claims)
 
 
 def vocabulary() -> tuple[str, ...]:
-    """Every word of the world that names something: kinds, properties and grounds."""
-    from ice_core.world.scenes import GROUNDS
-
-    return tuple(v for values in AXES.values() for v in values) + GROUNDS
+    """Every word of the world that means something: kinds, properties, grounds and the axes' own names."""
+    values = tuple(v for values in AXES.values() for v in values) + GROUNDS
+    extremes = tuple(word for pair in EXTREMES.values() for word in pair)
+    return values + tuple(FINE_NAMES) + SHADES + SECOND_NAMES + extremes + INTRINSIC_AXES
 
 
 def caption(scene: Scene, rng: random.Random, visible: tuple[int, ...] | None = None) -> Caption:
@@ -120,15 +134,43 @@ def _ground_only(scene: Scene, rng: random.Random) -> Caption:
 
 
 def _bare(scene: Scene, index: int, rng: random.Random) -> Caption:
-    """The bare kind or one bare property: "ball", "a red color", "metal"."""
+    """The bare kind or one bare property: "ball", "a red color", "the material of the ball is metal"."""
     item, owner = scene.objects[index], (index,)
     axis = rng.choice(tuple(AXES))
-    value = item.value(axis)
-    words = [Word(value, owner)]
-    if axis != "kind":
-        noun = rng.choice([axis, axis, "object", ""])
-        words += [Word(noun, owner)]
-    return Caption(_split(_photo(words, rng)), (Phrase(((axis, value),)),), None)
+    words, claims = _named(item, index, axis, rng)
+    if axis == "kind":
+        return Caption(_split(_photo(words, rng)), (Phrase(claims),), None)
+    if rng.random() < 0.3:
+        # "the color of the ball is red", "the material is wood"
+        of = [Word("of the"), Word(item.kind, owner)] if rng.random() < 0.6 else []
+        told = [Word("the"), Word(axis, owner), *of, Word("is"), *words]
+        kind: Claims = (("kind", item.kind),) if of else ()
+        return Caption(_split(told), (Phrase(kind + claims),), None)
+    words.append(Word(rng.choice([axis, axis, "object", ""]), owner))
+    return Caption(_split(_photo(words, rng)), (Phrase(claims),), None)
+
+
+def _named(item: SceneObject, index: int, axis: str, rng: random.Random) -> tuple[list[Word], Claims]:
+    """Words for one value of an object, and what they claim."""
+    owner = (index,)
+    if axis != "color":
+        word, claimed = Word(item.value(axis), owner), ((axis, item.value(axis)),)
+        extreme = item.words(_EXTREME_OF[axis]) if axis in _EXTREME_OF else ()
+        if extreme and rng.random() < 0.3:
+            return [Word(extreme[0], owner), word], ((_EXTREME_OF[axis], extreme[0]), *claimed)
+        return [word], claimed
+    names, fine, shade = item.words("color"), item.words("fine"), item.words("shade")
+    form = rng.random()
+    if fine and form < (0.6 if len(names) > 1 else 0.3):
+        return [Word(fine[0], owner)], (("fine", fine[0]),)
+    if len(names) > 1:
+        both = list(names)
+        rng.shuffle(both)
+        return [Word(name, owner) for name in both], tuple(("color", name) for name in both)
+    plain, claim = Word(names[0], owner), ("color", names[0])
+    if shade and form > 0.8:
+        return [Word(shade[0], owner), plain], (("shade", shade[0]), claim)
+    return [plain], (claim,)
 
 
 def _things(scene: Scene, indices: list[int], rng: random.Random) -> Caption:
@@ -159,27 +201,64 @@ def _describe(item: SceneObject, index: int, rng: random.Random) -> tuple[list[W
         axes.remove("pattern")
     rng.shuffle(axes)
     with_kind = rng.random() < 0.9 or not axes
-    claims = ([("kind", item.kind)] if with_kind else []) + [(a, item.value(a)) for a in axes]
     noun = Word(item.kind if with_kind else rng.choice(["thing", "object"]), owner)
-    adjectives = [Word(item.value(a), owner) for a in axes]
+    claims: Claims = (("kind", item.kind),) if with_kind else ()
+    named: dict[str, list[Word]] = {}
+    for axis in axes:
+        named[axis], claimed = _named(item, index, axis, rng)
+        claims += claimed
+    adjectives = [word for axis in axes for word in named[axis]]
+    second = item.words("second")
     form = rng.random()
-    if form < 0.5:
+    if form < 0.44:
         words = [*adjectives, noun]
-    elif form < 0.72:
+    elif form < 0.62:
         words = [noun, *adjectives]
-    elif form < 0.86:
+    elif form < 0.76:
         words = [noun]
         for axis in axes:
-            words += [Word(","), Word(item.value(axis), owner), Word(axis, owner)]
+            words += [Word(","), *named[axis], Word(axis, owner)]
+    elif form < 0.88 and second and "pattern" in axes:
+        # "a red metal ball with white stripes"
+        paint = [Word(second[0], owner)] if rng.random() < 0.7 else []
+        claims += (("second", second[0]),) if paint else ()
+        before = [word for axis in axes if axis != "pattern" for word in named[axis]]
+        words = [*before, noun, Word("with"), *paint, Word(_PATTERN_NOUNS[item.pattern], owner)]
     else:
-        before = [Word(item.value(a), owner) for a in axes if a == "color"]
+        before = named.get("color", [])
         words = [*before, noun]
         for axis in axes:
             if axis == "material":
-                words += [Word("made of"), Word(item.material, owner)]
+                made = [Word("material", owner)] if rng.random() < 0.4 else []
+                words += [Word("made of a" if made else "made of"), *named[axis], *made]
             elif axis == "pattern":
-                words += [Word("with a"), Word(item.pattern, owner), Word("pattern", owner)]
-    return words, Phrase(tuple(claims))
+                words += [Word("with a"), *named[axis], Word("pattern", owner)]
+    return words, Phrase(claims)
+
+
+def mixed(text: Caption, scene: Scene, rng: random.Random, share: float) -> Caption:
+    """The caption with a share of its property words in mixtures that say the object's own shade.
+
+    A color's row becomes the mixture of the names around it; a pattern's takes some of "wide" or "narrow"
+    in, a material's of "shiny" or "matte". So the space between the words means what lies between them.
+    """
+
+    def replaced(word: Word) -> Word:
+        axis = _AXIS_OF.get(word.text)
+        if len(word.owners) != 1 or axis not in (*INTRINSIC_AXES, "fine") or rng.random() >= share:
+            return word
+        item = scene.objects[word.owners[0]]
+        if axis in ("color", "fine"):
+            # Of a color that two plain names share, each alone says too little to be mixed.
+            alone = axis == "fine" or len(item.words("color")) == 1
+            return replace(word, mix=mixture(item.paint)) if alone else word
+        degree = item.degree(_EXTREME_OF[axis])
+        if not degree:
+            return word
+        end = EXTREMES[_EXTREME_OF[axis]][degree > 0]
+        return replace(word, mix=((word.text, 1 - abs(degree) / 2), (end, abs(degree) / 2)))
+
+    return replace(text, words=tuple(map(replaced, text.words)))
 
 
 def contradiction(true: Caption, scene: Scene, rng: random.Random) -> Caption | None:
@@ -190,7 +269,7 @@ def contradiction(true: Caption, scene: Scene, rng: random.Random) -> Caption | 
     at = rng.choice(spots)
     old = true.words[at].text
     axis = _AXIS_OF[old]
-    new = rng.choice([v for v in AXES[axis] if v != old])
+    new = rng.choice(_others(axis, old))
     words = tuple(replace(w, text=new) if i == at else w for i, w in enumerate(true.words))
     owners = set(true.words[at].owners)
     changed = []
@@ -207,7 +286,21 @@ def contradiction(true: Caption, scene: Scene, rng: random.Random) -> Caption | 
     return Caption(words, tuple(changed), true.ground)
 
 
-_AXIS_OF = {value: axis for axis, values in AXES.items() for value in values}
+_VALUES: dict[str, tuple[str, ...]] = {
+    **AXES,
+    "fine": tuple(FINE_NAMES),
+    "shade": SHADES,
+    "second": SECOND_NAMES,
+    **EXTREMES,
+}
+_AXIS_OF = {value: axis for axis, values in _VALUES.items() for value in values}
+
+
+def _others(axis: str, value: str) -> list[str]:
+    """Values of the same axis that are clearly something else."""
+    if axis == "fine":
+        return [v for v in FINE_NAMES if difference(FINE_NAMES[v], FINE_NAMES[value]) > 25]
+    return [v for v in _VALUES[axis] if v != value]
 
 
 def _split(words: list[Word]) -> tuple[Word, ...]:

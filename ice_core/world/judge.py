@@ -1,7 +1,8 @@
-"""The judge: an attribute classifier trained on renders alone, never on generated pictures."""
+"""The judge: a classifier and gauge of attributes, trained on renders alone, never on generated pictures."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -11,6 +12,8 @@ from torch import Tensor, nn
 from ice_core.world.scenes import AXES, GROUNDS
 
 JUDGED: dict[str, tuple[str, ...]] = {**AXES, "ground": GROUNDS}
+GAUGES = {"base": 3, "second": 3, "scale": 1}
+"""What it reads as numbers: CIELAB / 100 of both paints, and the log of the pattern's scale."""
 WEIGHTS = Path(__file__).parent / "weights" / "judge.safetensors"
 
 
@@ -20,18 +23,32 @@ def _block(inside: int, outside: int, stride: int) -> nn.Sequential:
     )
 
 
+@dataclass(frozen=True)
+class Measures:
+    """base, second: CIELAB [B, 3] of the two paints; scale: factor [B] on a pattern's size.
+
+    The last two mean nothing where an object is plain.
+    """
+
+    base: Tensor
+    second: Tensor
+    scale: Tensor
+
+
 class Judge(nn.Module):
-    """Pictures [B, 3, 128, 128] in 0..1 with one object -> logits per axis, {axis: [B, values]}."""
+    """Pictures [B, 3, 128, 128] in 0..1 with one object -> logits per axis, {axis: [B, values]}, and what
+    `GAUGES` names."""
 
     def __init__(self) -> None:
         super().__init__()
-        widths = (24, 48, 96, 160)
-        layers: list[nn.Module] = [_block(3, 24, 2)]
-        for inside, outside in zip((24, *widths), widths, strict=False):
+        widths = (32, 64, 128, 192)
+        layers: list[nn.Module] = [_block(3, 32, 2)]
+        for inside, outside in zip((32, *widths), widths, strict=False):
             layers += [_block(inside, outside, 2), _block(outside, outside, 1)]
         self.trunk = nn.Sequential(*layers)
         self.drop = nn.Dropout(0.1)
-        self.heads = nn.ModuleDict({axis: nn.Linear(320, len(v)) for axis, v in JUDGED.items()})
+        sizes = {axis: len(values) for axis, values in JUDGED.items()} | GAUGES
+        self.heads = nn.ModuleDict({name: nn.Linear(2 * widths[-1], size) for name, size in sizes.items()})
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         features = self.trunk(images * 2 - 1)
@@ -40,12 +57,20 @@ class Judge(nn.Module):
 
     @torch.no_grad()
     def probabilities(self, images: Tensor) -> dict[str, Tensor]:
-        return {axis: logits.softmax(-1) for axis, logits in self(images).items()}
+        seen = self(images)
+        return {axis: seen[axis].softmax(-1) for axis in JUDGED}
+
+    @torch.no_grad()
+    def measures(self, images: Tensor) -> Measures:
+        """The numbers below the names, of each picture."""
+        seen = self(images)
+        return Measures(100 * seen["base"], 100 * seen["second"], seen["scale"][:, 0].exp())
 
     @torch.no_grad()
     def values(self, images: Tensor) -> list[dict[str, str]]:
         """The most probable value per axis of each picture."""
-        best = {axis: logits.argmax(-1).tolist() for axis, logits in self(images).items()}
+        seen = self(images)
+        best = {axis: seen[axis].argmax(-1).tolist() for axis in JUDGED}
         return [
             {axis: JUDGED[axis][index[row]] for axis, index in best.items()} for row in range(len(images))
         ]

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ice_core.world.colors import GAMMA, RGB
 from ice_core.world.scenes import MAX_OBJECTS, Scene, SceneObject
 
 RESOLUTION = 128
@@ -20,19 +21,6 @@ _SUPERSAMPLING = 2
 _FOCAL = 3.75
 _MARCH_STEPS = 36
 _SHADOW_STEPS = 14
-
-_RGB: dict[str, tuple[float, float, float]] = {
-    "red": (0.80, 0.05, 0.05),
-    "orange": (0.95, 0.42, 0.03),
-    "yellow": (0.92, 0.82, 0.05),
-    "green": (0.06, 0.52, 0.10),
-    "turquoise": (0.05, 0.72, 0.70),
-    "blue": (0.06, 0.15, 0.80),
-    "purple": (0.42, 0.08, 0.62),
-    "pink": (0.95, 0.45, 0.68),
-}
-_PAINT = (0.95, 0.95, 0.92)
-"""The second colour of every pattern."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +72,7 @@ def _render_one(scene: Scene, resolution: int) -> tuple[Tensor, Tensor]:
     front[near.argmin(0), covered] = 1
 
     pool = torch.nn.functional.avg_pool2d
-    image = pool(color.clamp(0, 1).T.reshape(3, side, side), _SUPERSAMPLING).pow(1 / 1.6)
+    image = pool(color.clamp(0, 1).T.reshape(3, side, side), _SUPERSAMPLING).pow(1 / GAMMA)
     masks = pool(front.view(MAX_OBJECTS, side, side), _SUPERSAMPLING) >= 0.5
     # With 2 x 2 samples two objects can both cover half of a pixel; the first one takes it.
     return image, masks & (masks.cumsum(0) == 1)
@@ -236,24 +224,32 @@ def _pattern(item: SceneObject, p: Tensor) -> Tensor:
     """Share of paint [n] at local points [n, 3]: solid textures, so that every kind can carry each."""
     if item.pattern == "plain":
         return torch.zeros(len(p))
+    scale = item.scale
     if item.pattern == "striped":
-        wave = (p[:, 1] * 9.4 + 0.6).sin()
+        wave = (p[:, 1] * 9.4 / scale + 0.6).sin()
     elif item.pattern == "checked":
-        wave = (p * 6.0 + 0.8).sin().prod(-1) * 3
+        wave = (p * 6.0 / scale + 0.8).sin().prod(-1) * 3
+    elif item.kind == "cube":
+        # A cube's faces, at 0.65, must cut the lattice through the middle of its dots, not between them.
+        spacing = 0.325 * scale
+        cell = ((p.abs() - 0.65) / spacing + 0.5) % 1 - 0.5
+        wave = (0.37 - cell.norm(dim=-1)) * 6
     else:
-        # A cube's faces must cut the lattice through the middle of its dots, not between them.
-        spacing = 0.325 if item.kind == "cube" else 0.425
-        cell = (p / spacing + 0.5) % 1 - 0.5
+        cell = (p / (0.425 * scale) + 0.5) % 1 - 0.5
         wave = (0.37 - cell.norm(dim=-1)) * 6
     return (wave * 6).sigmoid()
+
+
+def _albedo(rgb: RGB) -> Tensor:
+    """Reflectance [3] of a paint that looks like `rgb` (sRGB) in a picture."""
+    return torch.tensor(rgb).pow(GAMMA)
 
 
 def _shade(item: SceneObject, local: Tensor, normal: Tensor, rays: Tensor, light: Tensor) -> Tensor:
     """Color and opacity [n, 4] of surface points with local normals [n, 3], seen along world rays."""
     n = normal @ _turn(item)
     paint = _pattern(item, local)[:, None]
-    base = torch.tensor(_RGB[item.color])
-    albedo = base * (1 - paint) + torch.tensor(_PAINT) * paint
+    albedo = _albedo(item.paint) * (1 - paint) + _albedo(item.second_rgb) * paint
     diffuse = (n @ light).clamp(min=0)[:, None]
     facing = -(n * rays).sum(-1)
     reflected = rays + 2 * facing[:, None] * n
@@ -261,19 +257,20 @@ def _shade(item: SceneObject, local: Tensor, normal: Tensor, rays: Tensor, light
     rim = (1 - facing.clamp(0, 1))[:, None]
     sky = 0.5 + 0.5 * n[:, 1:2]
     opacity = torch.ones(len(n), 1)
+    rough = item.roughness
     if item.material == "rubber":
-        color = albedo * (0.30 + 0.12 * sky + 0.62 * diffuse)
+        color = albedo * (0.30 + 0.12 * sky + 0.62 * diffuse) + 0.30 * (1 - rough) * glint ** (8 + 8 * rough)
     elif item.material == "wood":
         along = local[:, [0]] * 1.0 + local[:, [1]] * 0.35 + local[:, [2]] * 0.8
-        wave = 0.5 + 0.5 * (along * 17 + 2.2 * _noise(local, 1.7, 0.0)[:, None]).sin()
+        wave = 0.5 + 0.5 * (along * 15 + 2.2 * _noise(local, 1.7, 0.0)[:, None]).sin()
         grain = wave**3
         tint = albedo * 0.85 * (1 - 0.8 * grain) + torch.tensor([0.20, 0.10, 0.03]) * 0.8 * grain
         color = tint * (0.32 + 0.12 * sky + 0.66 * diffuse)
     elif item.material == "metal":
-        horizon = (reflected[:, 1:2] * 9 - 0.5).sigmoid()
-        band = (-(((reflected[:, 1:2] - 0.25) / 0.12) ** 2)).exp()
+        horizon = (reflected[:, 1:2] * (11 - 5 * rough) - 0.5).sigmoid()
+        band = (-(((reflected[:, 1:2] - 0.25) / (0.10 + 0.08 * rough)) ** 2)).exp()
         color = albedo * (0.12 * diffuse + 0.10 + 0.75 * horizon + 0.55 * band)
-        color = color + 0.9 * glint**40 + 0.15 * rim**4
+        color = color + (1 - 0.35 * rough) * glint ** (50 - 34 * rough) + 0.15 * rim**4
     else:
         color = albedo * (0.50 + 0.32 * sky) + 0.55 * rim**2.5 + glint**60
         opacity = (0.60 + 0.38 * rim**2 + 0.40 * paint + glint**60).clamp(0, 1)

@@ -2,6 +2,8 @@
 
 In the spirit of CLEVR (Johnson et al., CVPR 2017): an object is a combination of one value per axis.
 About a tenth of the combinations never occur in training, so that composing can be tested on new ones.
+A value is a range: below the name, every object has its own color, second color, scale of its pattern and
+roughness, which no word says exactly.
 """
 
 from __future__ import annotations
@@ -16,10 +18,22 @@ from typing import Literal
 import torch
 
 from ice_core.errors import IceError
+from ice_core.world.colors import (
+    DEFAULT_SECOND,
+    FINE_NAMES,
+    NAMES,
+    RGB,
+    Uniform,
+    color_words,
+    draw_color,
+    draw_second,
+    fine_word,
+    shade_word,
+)
 
 AXES: dict[str, tuple[str, ...]] = {
     "kind": ("ball", "cube", "cylinder", "cone", "ring"),
-    "color": ("red", "orange", "yellow", "green", "turquoise", "blue", "purple", "pink"),
+    "color": tuple(NAMES),
     "material": ("metal", "rubber", "glass", "wood"),
     "pattern": ("plain", "striped", "dotted", "checked"),
 }
@@ -33,13 +47,27 @@ INTRINSIC_AXES = ("color", "material", "pattern")
 MAX_OBJECTS = 3
 HELD_OUT_PERCENT = 10
 
+PATTERN_SCALES = (0.9, 1.6)
+"""Smallest and largest factor on the size of stripes, dots and checks."""
+
+EXTREMES = {"width": ("narrow", "wide"), "finish": ("shiny", "matte")}
+"""Words for the ends of two ranges that no value names; said of the outer thirds of a range."""
+ROUGH_MATERIALS = ("metal", "rubber")
+_SAID_FROM = 0.4
+
 Split = Literal["seen", "held_out", "any"]
 Attributes = tuple[str, str, str, str]
 
 
 @dataclass(frozen=True)
 class SceneObject:
-    """One solid. `x`, `z` and `size` (bounding radius) are world units; the frame is about 5 units wide."""
+    """One solid. `x`, `z` and `size` (bounding radius) are world units; the frame is about 5 units wide.
+
+    rgb: the paint itself, sRGB in 0..1; None is the middle of the name's range.
+    second, second_rgb: the other paint of its pattern, by name and in sRGB (also where it is plain).
+    scale: factor on the size of the pattern's elements.
+    roughness: 0 polished to 1 dull; it shows on metal and rubber.
+    """
 
     kind: str
     color: str
@@ -49,6 +77,45 @@ class SceneObject:
     z: float
     size: float
     rotation: float
+    rgb: RGB | None = None
+    second: str = "white"
+    second_rgb: RGB = DEFAULT_SECOND
+    scale: float = 1.0
+    roughness: float = 0.3
+
+    @property
+    def paint(self) -> RGB:
+        """The base color, sRGB in 0..1."""
+        return NAMES[self.color] if self.rgb is None else self.rgb
+
+    def words(self, axis: str) -> tuple[str, ...]:
+        """Every word that is true of an axis, also of "fine" (finer color names), "shade", "second",
+        "width" and "finish"."""
+        if axis == "color":
+            return color_words(self.paint)
+        if axis == "fine":
+            return tuple(w for w in (fine_word(self.paint),) if w)
+        if axis == "shade":
+            return tuple(w for w in (shade_word(self.paint),) if w)
+        if axis == "second":
+            return () if self.pattern == "plain" else (self.second,)
+        if axis in EXTREMES:
+            degree = self.degree(axis)
+            return (EXTREMES[axis][degree > 0],) if abs(degree) > _SAID_FROM else ()
+        return (self.value(axis),)
+
+    def is_called(self, axis: str, word: str) -> bool:
+        """Whether a word for an axis is true of the object: its value, or a finer name for such a color."""
+        if axis == "color" and word in FINE_NAMES:
+            return word in self.words("fine") or self.color in color_words(FINE_NAMES[word])
+        return word in self.words(axis)
+
+    def degree(self, axis: str) -> float:
+        """Where a pattern's width or a surface's finish stands in its range, -1..1; 0 where it has none."""
+        if axis == "width":
+            low, high = (math.log(s) for s in PATTERN_SCALES)
+            return 0.0 if self.pattern == "plain" else 2 * (math.log(self.scale) - low) / (high - low) - 1
+        return 2 * self.roughness - 1 if self.material in ROUGH_MATERIALS else 0.0
 
     @property
     def attributes(self) -> Attributes:
@@ -88,10 +155,11 @@ def combinations(split: Split) -> tuple[Attributes, ...]:
     return tuple(a for a in every if is_held_out(a) == (split == "held_out"))
 
 
-def sample_scene(seed: int, split: Split = "seen", count: int | None = None) -> Scene:
+def sample_scene(seed: int, split: Split = "seen", count: int | None = None, between: float = 0.0) -> Scene:
     """Draw a scene; the same arguments give the same scene.
 
     `count` fixes the number of objects (1 to 3); otherwise 35 % have one, 40 % two and 25 % three.
+    `between` is the share of objects whose color lies between two names (`color` is the nearer one).
     """
     if count is not None and not 1 <= count <= MAX_OBJECTS:
         raise IceError(f"a scene holds 1 to {MAX_OBJECTS} objects, not {count}")
@@ -113,10 +181,7 @@ def sample_scene(seed: int, split: Split = "seen", count: int | None = None) -> 
         if same_kind:
             attributes[1] = same_kind[choice(len(same_kind))]
     places = _place(count, uniform)
-    objects = tuple(
-        SceneObject(*a, x=x, z=z, size=size, rotation=uniform(-math.pi, math.pi))
-        for a, (x, z, size) in zip(attributes, places, strict=True)
-    )
+    objects = tuple(_object(a, place, uniform, between) for a, place in zip(attributes, places, strict=True))
     return Scene(
         objects=objects,
         ground=GROUNDS[choice(len(GROUNDS))],
@@ -128,7 +193,32 @@ def sample_scene(seed: int, split: Split = "seen", count: int | None = None) -> 
     )
 
 
-def _place(count: int, uniform) -> list[tuple[float, float, float]]:  # type: ignore[no-untyped-def]
+def _object(
+    attributes: Attributes, place: tuple[float, float, float], uniform: Uniform, between: float
+) -> SceneObject:
+    """An object of these values, with the particulars that no word says."""
+    x, z, size = place
+    color = draw_color(attributes[1], uniform, between=uniform(0, 1) < between)
+    second, second_rgb = draw_second(color, uniform)
+    low, high = (math.log(s) for s in PATTERN_SCALES)
+    return SceneObject(
+        attributes[0],
+        color_words(color)[0],
+        attributes[2],
+        attributes[3],
+        x=x,
+        z=z,
+        size=size,
+        rotation=uniform(-math.pi, math.pi),
+        rgb=color,
+        second=second,
+        second_rgb=second_rgb,
+        scale=math.exp(uniform(low, high)),
+        roughness=uniform(0, 1),
+    )
+
+
+def _place(count: int, uniform: Uniform) -> list[tuple[float, float, float]]:
     """Positions and sizes without interpenetration; rejection sampling, restarted when it gets stuck."""
     low, high = {1: (0.95, 1.25), 2: (0.82, 1.02), 3: (0.72, 0.88)}[count]
     while True:

@@ -10,6 +10,7 @@ import torch
 from backbone_questions import ask
 from torch import Tensor
 
+from ice_core.world.architecture import LATENT_CHANNELS
 from ice_core.world.bundled import load_bundled_backbone
 from ice_core.world.renderer import render
 from ice_core.world.scenes import sample_scene
@@ -22,7 +23,7 @@ HOSTS = find_hosts()
 @pytest.fixture(scope="module")
 def questions(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rendered = render([sample_scene(3, count=1)])
-    noise = torch.randn(2, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+    noise = torch.randn(2, LATENT_CHANNELS, 16, 16, generator=torch.Generator().manual_seed(0))
     path = tmp_path_factory.mktemp("contract") / "questions.pt"
     torch.save({"picture": rendered.images[0], "mask": rendered.masks[0, 0], "noise": noise}, path)
     return path

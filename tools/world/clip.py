@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import open_clip
 import torch
 import torch.nn.functional as F
@@ -23,14 +24,19 @@ from torch import Tensor, nn
 from ice_core.model.prompts import NEUTRAL_TEMPLATES
 from ice_core.world.architecture import CLIP_CONFIG
 from ice_core.world.captions import Caption, caption, contradiction, vocabulary
+from ice_core.world.colors import FINE_NAMES, NAMES, distances
 from ice_core.world.judge import JUDGED
-from ice_core.world.scenes import Scene
+from ice_core.world.scenes import INTRINSIC_AXES, Scene
 from world.checkpoint import Average, Log, learning_rate, load_state, save_state
 from world.data import RenderedSet
 from world.tokens import END, pieces, plain, tokenize
 
 BATCH, PEAK_RATE, WORD_WEIGHT = 128, 1.5e-3, 2.0
 IDENTITY_WEIGHT, IDENTITY_SCALE = 1.0, 10.0
+AXIS_WEIGHT, AXIS_SCALE = 0.5, 15.0
+COLOR_SOFTNESS = 4.0
+"""CIEDE2000 by which a color name fits a color e times worse."""
+COLOR_NAMES = (*NAMES, *FINE_NAMES)
 VOCABULARY = CLIP_CONFIG["text_cfg"]["vocab_size"]
 MEAN = torch.tensor(open_clip.OPENAI_DATASET_MEAN).view(3, 1, 1)
 STD = torch.tensor(open_clip.OPENAI_DATASET_STD).view(3, 1, 1)
@@ -108,7 +114,7 @@ def word_truth(seen: Sequence[View]) -> dict[str, Tensor]:
                     float(
                         (v.ground and v.scene.ground == value)
                         if axis == "ground"
-                        else any(v.scene.objects[i].value(axis) == value for i in v.visible)
+                        else any(value in v.scene.objects[i].words(axis) for i in v.visible)
                     )
                     for value in values
                 ]
@@ -117,6 +123,28 @@ def word_truth(seen: Sequence[View]) -> dict[str, Tensor]:
         )
         for axis, values in JUDGED.items()
     }
+
+
+def color_truth(seen: Sequence[View]) -> Tensor:
+    """How near each color name, plain or fine, is to the colors of each picture: [B, names], 0..1."""
+    rows = []
+    for view in seen:
+        paints = [view.scene.objects[i].paint for i in view.visible]
+        near = [
+            torch.from_numpy(np.exp(-distances(p, fine=True)[1] / COLOR_SOFTNESS)).float() for p in paints
+        ]
+        shares = [n / n.sum() for n in near]
+        rows.append(torch.stack(shares).sum(0) if shares else torch.zeros(len(COLOR_NAMES)))
+    return torch.stack(rows)
+
+
+def axis_loss(axes: Tensor, values: dict[str, Tensor]) -> Tensor:
+    """Cross-entropy of each axis word's feature against the means of all axes' values.
+
+    axes: [A, D] unit, in the order of `values`; values: axis -> [V, D] unit.
+    """
+    means = F.normalize(torch.stack([v.mean(0) for v in values.values()]), dim=-1)
+    return F.cross_entropy(AXIS_SCALE * axes @ means.T, torch.arange(len(axes), device=axes.device))
 
 
 def word_loss(logits: Tensor, truth: dict[str, Tensor]) -> Tensor:
@@ -230,7 +258,8 @@ def train(
             group["lr"] = learning_rate(step / steps, PEAK_RATE)
         pictures, captions, truth, seen = _batch(data, rng)
         template = rng.choice(("{}", "{}", "a {}", rng.choice(NEUTRAL_TEMPLATES)))
-        words = [plain(template.format(value)) for values in JUDGED.values() for value in values]
+        named = [*(value for values in JUDGED.values() for value in values), *COLOR_NAMES, *INTRINSIC_AXES]
+        words = [plain(template.format(value)) for value in named]
         ids = tokenize([*captions, *words]).ids
         taught[ids.unique()] |= text_learns
         x = ((pictures.to(device).float() / 255) - MEAN.to(device)) / STD.to(device)
@@ -243,11 +272,16 @@ def train(
         images, words_encoded = images.float(), texts[len(captions) :].float()
         texts = texts[: len(captions)].float()
         wanted = {axis: t.to(device) for axis, t in word_truth(seen).items()}
-        by_word = word_loss(scale * images @ words_encoded.T, wanted)
+        first = sum(map(len, JUDGED.values()))
+        values, colors, axes = words_encoded.split([first, len(COLOR_NAMES), len(INTRINSIC_AXES)])
+        by_word = word_loss(scale * images @ values.T, wanted)
+        by_color = word_loss(scale * images @ colors.T, {"color": color_truth(seen).to(device)})
+        parts = dict(zip(JUDGED, values.split([len(v) for v in JUDGED.values()]), strict=True))
+        by_axis = axis_loss(axes, {axis: parts[axis] for axis in INTRINSIC_AXES})
         by_head = word_loss(head(scale * images), wanted)
         identity = reader(hidden, ids)
         loss = loss_of(images, texts, truth.float(), scale) + WORD_WEIGHT * (by_word + by_head)
-        loss = loss + IDENTITY_WEIGHT * identity
+        loss = loss + IDENTITY_WEIGHT * identity + by_color + AXIS_WEIGHT * by_axis
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(learned, 1.0)
@@ -255,7 +289,7 @@ def train(
         average.update(model, step)
         with torch.no_grad():
             kinds = len(JUDGED["kind"])
-            best = (images @ words_encoded[:kinds].T).argmax(1, keepdim=True)
+            best = (images @ values[:kinds].T).argmax(1, keepdim=True)
             some = wanted["kind"].sum(1) > 0
             right = wanted["kind"].gather(1, best)[some].mean()
         log.add(
@@ -264,6 +298,8 @@ def train(
             BATCH,
             loss=loss.item(),
             words=by_word.item(),
+            colors=by_color.item(),
+            axes=by_axis.item(),
             head=by_head.item(),
             identity=identity.item(),
             kind=right.item(),

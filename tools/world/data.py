@@ -14,6 +14,8 @@ from ice_core.world.renderer import render
 from ice_core.world.scenes import Scene, Split, sample_scene
 
 CHUNK = 256
+BETWEEN = 0.15
+"""Share of training objects whose color lies between two names: without them a model has gaps there."""
 
 
 @dataclass(frozen=True)
@@ -25,10 +27,18 @@ class RenderedSet:
     masks: Tensor
 
 
-def _render_chunk(job: tuple[Path, int, Split, int | None, int]) -> None:
-    path, first, split, count, size = job
+_Job = tuple[Path, int, Split, "int | None", float]
+
+
+def _scenes(job: _Job) -> list[Scene]:
+    _, first, split, count, between = job
+    return [sample_scene(first + i, split, count, between) for i in range(CHUNK)]
+
+
+def _render_chunk(job: _Job) -> None:
+    path = job[0]
     torch.set_num_threads(1)
-    scenes = [sample_scene(seed, split, count) for seed in range(first, first + size)]
+    scenes = _scenes(job)
     rendered = render(scenes)
     part = path.with_suffix(".part")
     torch.save({"images": (rendered.images * 255).round().byte(), "masks": rendered.masks}, part)
@@ -36,12 +46,18 @@ def _render_chunk(job: tuple[Path, int, Split, int | None, int]) -> None:
 
 
 def rendered_set(
-    folder: Path, name: str, first_seed: int, size: int, split: Split, count: int | None = None
+    folder: Path,
+    name: str,
+    first_seed: int,
+    size: int,
+    split: Split,
+    count: int | None = None,
+    between: float = 0.0,
 ) -> RenderedSet:
     """Scenes `first_seed ...`, rendered on all cores; chunks that are already on disk are reused."""
     folder.mkdir(parents=True, exist_ok=True)
-    jobs: list[tuple[Path, int, Split, int | None, int]] = [
-        (folder / f"{name}-{first}-{CHUNK}.pt", first, split, count, CHUNK)
+    jobs: list[_Job] = [
+        (folder / f"{name}-{first}-{CHUNK}.pt", first, split, count, between)
         for first in range(first_seed, first_seed + size, CHUNK)
     ]
     missing = [job for job in jobs if not job[0].exists()]
@@ -51,15 +67,15 @@ def rendered_set(
                 print(f"rendered {name}: {done * CHUNK} of {len(missing) * CHUNK}", flush=True)
     chunks = [torch.load(job[0], weights_only=True) for job in jobs]
     return RenderedSet(
-        [sample_scene(job[1] + i, split, count) for job in jobs for i in range(CHUNK)],
+        [scene for job in jobs for scene in _scenes(job)],
         torch.cat([c["images"] for c in chunks]),
         torch.cat([c["masks"] for c in chunks]),
     )
 
 
 def training_set(folder: Path, size: int) -> RenderedSet:
-    """Scenes of one to three objects, only of combinations that may be seen."""
-    return rendered_set(folder / "scenes", "train", 1_000_000, size, "seen")
+    """Scenes of one to three objects, only of combinations that may be seen, some colors between names."""
+    return rendered_set(folder / "scenes", "train", 1_000_000, size, "seen", between=BETWEEN)
 
 
 def judge_set(folder: Path, size: int) -> RenderedSet:

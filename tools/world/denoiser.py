@@ -22,13 +22,16 @@ from diffusers import DDPMScheduler, UNet2DConditionModel
 from torch import Tensor, nn
 
 from ice_core.world.architecture import UNET_CONFIG
-from ice_core.world.captions import caption
+from ice_core.world.captions import caption, mixed
 from world.checkpoint import Average, Log, learning_rate, load_state, save_state
 from world.data import RenderedSet
-from world.tokens import empty, tokenize
+from world.muon import optimizers, set_share
+from world.tokens import Tokens, plain, tokenize
 
-BATCH, PEAK_RATE = 32, 8e-4
+BATCH, MUON_RATE, PLAIN_RATE = 32, 0.01, 8e-4
 CAPTION_DROPOUT = 0.1
+MIXED_CAPTIONS, MIXED_WORDS = 0.5, 0.6
+"""Share of captions with mixtures of words in them, and of their property words that are mixed."""
 GROUNDING_WEIGHT, GROUNDING_BELOW = 0.02, 700
 LEAST_MASS = 0.15
 """A word group's attention on its own object, summed over its tokens, is held above this."""
@@ -53,7 +56,7 @@ class CrossAttentionProbe:
             layer(x).unflatten(-1, (attn.heads, -1)).transpose(1, 2)
             for layer, x in ((attn.to_q, hidden_states), (attn.to_k, context), (attn.to_v, context))
         )
-        weights = (query @ key.transpose(-1, -2) * attn.scale).softmax(-1)
+        weights = (query * attn.scale @ key.transpose(-1, -2)).softmax(-1)
         if encoder_hidden_states is not None:
             self.maps.append(weights.float().mean(1))
         out = (weights.to(value.dtype) @ value).transpose(1, 2).flatten(-2)
@@ -85,15 +88,22 @@ def grounding_loss(maps: list[Tensor], owners: Tensor, masks: Tensor, active: Te
 
 def _batch(
     latents: Tensor, data: RenderedSet, masks: Tensor, rng: random.Random
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Latents [B, 4, 16, 16], token ids and owners, masks [B, 4, 16, 16] (three objects and ground)."""
+) -> tuple[Tensor, Tokens, Tensor]:
+    """Latents [B, 8, 16, 16], captions, masks [B, 4, 16, 16] (three objects and ground).
+
+    Half of the captions say some properties by mixtures of words.
+    """
     picked = [rng.randrange(len(latents)) for _ in range(BATCH)]
     x, m = latents[picked].float(), masks[picked].float()
-    tokens = tokenize([caption(data.scenes[i], rng) for i in picked])
-    ids, owners = tokens.ids, tokens.owners
-    dropped = torch.tensor([rng.random() < CAPTION_DROPOUT for _ in range(BATCH)])
-    ids[dropped], owners[dropped] = empty().ids[0], 0
-    return x, ids, owners, m
+    said = []
+    for scene in (data.scenes[i] for i in picked):
+        text = caption(scene, rng)
+        if rng.random() < CAPTION_DROPOUT:
+            text = plain("")
+        elif rng.random() < MIXED_CAPTIONS:
+            text = mixed(text, scene, rng, MIXED_WORDS)
+        said.append(text)
+    return x, tokenize(said), m
 
 
 def latent_masks(data: RenderedSet) -> Tensor:
@@ -102,9 +112,20 @@ def latent_masks(data: RenderedSet) -> Tensor:
     return torch.cat([cover, 1 - cover.sum(1, keepdim=True)], 1).half()
 
 
-def encode_text(model: open_clip.CLIP, ids: Tensor) -> Tensor:
-    """Last hidden states after the final norm [B, 77, D], as Stable Diffusion 1 conditions on them."""
-    x = model.token_embedding(ids) + model.positional_embedding
+def encode_text(model: open_clip.CLIP, tokens: Tokens) -> Tensor:
+    """Last hidden states after the final norm [B, 77, D], as Stable Diffusion 1 conditions on them.
+
+    A mixture of rows is brought to the mean of its rows' norms, as learned tokens are.
+    """
+    table = model.token_embedding.weight
+    rows = table[tokens.ids.to(table.device)]
+    for row, position, parts in tokens.mixes:
+        ids, weights = zip(*parts, strict=True)
+        share = torch.tensor(weights, device=table.device)
+        picked = table[list(ids)]
+        mixed = share @ picked
+        rows[row, position] = mixed * (share @ picked.norm(dim=-1)) / mixed.norm()
+    x = rows + model.positional_embedding
     return model.ln_final(model.transformer(x, attn_mask=model.attn_mask))
 
 
@@ -137,11 +158,12 @@ def train(
     probe = CrossAttentionProbe()
     unet.set_attn_processor(probe)
     denoise = torch.compile(unet) if compiled else unet
-    optimizer = torch.optim.AdamW(unet.parameters(), lr=PEAK_RATE, betas=(0.9, 0.99), weight_decay=0.01)
-    average, start = Average(unet, 0.999), 0
+    active = optimizers(unet, MUON_RATE, PLAIN_RATE)
+    average, start = Average(unet, 0.998), 0
     if state := load_state(folder / "unet.pt"):
         unet.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
+        for optimizer, saved in zip(active, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
         average.state, start = state["average"], state["step"]
     rng = random.Random(start)
     noise_rng = torch.Generator().manual_seed(start)
@@ -149,15 +171,15 @@ def train(
     alphas = schedule().alphas_cumprod.to(device)
     log = Log("unet", every=50)
     for step in range(start, steps):
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step / steps, PEAK_RATE)
-        x, ids, owners, m = (v.to(device) for v in _batch(latents, data, masks, rng))
+        set_share(active, learning_rate(step / steps, 1.0))
+        x, tokens, m = _batch(latents, data, masks, rng)
+        x, m, owners = x.to(device), m.to(device), tokens.owners.to(device)
         t = _timesteps(noise_rng).to(device)
         noise = torch.randn(x.shape, generator=noise_rng).to(device)
         a = alphas[t].view(-1, 1, 1, 1)
         noisy = (a.sqrt() * x + (1 - a).sqrt() * noise).contiguous(memory_format=torch.channels_last)
         with torch.no_grad(), torch.autocast(device.type, torch.bfloat16):
-            context = encode_text(text, ids)
+            context = encode_text(text, tokens)
         probe.maps.clear()
         with torch.autocast(device.type, torch.bfloat16):
             predicted = denoise(noisy, t, context).sample
@@ -165,10 +187,12 @@ def train(
         error = (predicted.float() - velocity).pow(2).mean()
         grounding = grounding_loss(probe.maps, owners, m, (t < GROUNDING_BELOW).float())
         loss = error + GROUNDING_WEIGHT * grounding
-        optimizer.zero_grad()
+        for optimizer in active:
+            optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(unet.parameters(), 1.0)
-        optimizer.step()
+        for optimizer in active:
+            optimizer.step()
         average.update(unet, step)
         log.add(step + 1, steps, BATCH, mse=error.item(), grounding=grounding.item())
         if (step + 1) % 200 == 0 or step + 1 == steps:
@@ -177,7 +201,7 @@ def train(
                 {
                     "model": unet.state_dict(),
                     "average": average.state,
-                    "optimizer": optimizer.state_dict(),
+                    "optimizers": [optimizer.state_dict() for optimizer in active],
                     "step": step + 1,
                 },
             )

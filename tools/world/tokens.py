@@ -26,27 +26,32 @@ def pieces(word: str) -> tuple[int, ...]:
 @dataclass(frozen=True)
 class Tokens:
     """ids [B, 77], padded with the end token as Stable Diffusion 1 does; owners [B, 77, 4]: which of
-    the objects 0..2 and the ground (3) each token speaks of, 0 or 1."""
+    the objects 0..2 and the ground (3) each token speaks of, 0 or 1; mixes: batch row, position, and the
+    (token id, weight) whose embedding rows stand mixed there."""
 
     ids: Tensor
     owners: Tensor
+    mixes: tuple[tuple[int, int, tuple[tuple[int, float], ...]], ...] = ()
 
 
 def tokenize(captions: Sequence[Caption]) -> Tokens:
     ids = torch.full((len(captions), CONTEXT), END, dtype=torch.long)
     owners = torch.zeros(len(captions), CONTEXT, MAX_OBJECTS + 1)
     ids[:, 0] = START
+    mixes = []
     for row, text in enumerate(captions):
         at = 1
         for word in text.words:
             for piece in pieces(word.text):
                 if at >= CONTEXT - 1:
                     break
+                if word.mix:
+                    mixes.append((row, at, tuple((pieces(text)[0], weight) for text, weight in word.mix)))
                 ids[row, at] = piece
                 for owner in word.owners:
                     owners[row, at, MAX_OBJECTS if owner == BACKGROUND else owner] = 1
                 at += 1
-    return Tokens(ids, owners)
+    return Tokens(ids, owners, tuple(mixes))
 
 
 def plain(text: str) -> Caption:

@@ -1,4 +1,4 @@
-"""Stage `vae`: an autoencoder, factor 8 and 4 channels, trained on crops of the renders."""
+"""Stage `vae`: an autoencoder, factor 8 and 8 channels, trained on crops of the renders."""
 
 from __future__ import annotations
 
@@ -12,16 +12,18 @@ from torch import Tensor
 from ice_core.world.architecture import VAE_CONFIG
 from world.checkpoint import Average, Log, learning_rate, load_state, save_state
 from world.data import RenderedSet
+from world.muon import optimizers, set_share
 
-BATCH, CROP, PEAK_RATE = 5, 64, 1e-3
-OBJECT_WEIGHT = 3.0
+BATCH, CROP = 12, 64
+MUON_RATE, PLAIN_RATE = 0.02, 1e-3
+OBJECT_WEIGHT = 2.0
 """How much more an object's pixels count than the ground's."""
-LATENT_NOISE = 0.08
-"""Noise on training latents: a decoder that forgives what a denoiser leaves behind."""
+EDGE_WEIGHT = 0.5
+DECODER_RATE = 5e-4
+LATENT_NOISE = 0.05
+"""Noise on the latents that the decoder is finished on: it shall forgive what a denoiser leaves behind.
+Not while the encoder learns, since it takes detail away."""
 VARIANCE_WEIGHT = 0.05
-COLOR_GUIDANCE = 0.5
-"""First three latent channels are drawn to the cell's mean colour, less and less as training goes on:
-left alone, brightness is learned early and colour thousands of steps later."""
 
 
 def _crops(data: RenderedSet, rng: torch.Generator, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -39,12 +41,6 @@ def _crops(data: RenderedSet, rng: torch.Generator, device: torch.device) -> tup
         pictures.append(both[:3])
         weights.append(1 + OBJECT_WEIGHT * both[3:])
     return torch.stack(pictures).to(device), torch.stack(weights).to(device)
-
-
-def _color_statistics(data: RenderedSet) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation [3, 1, 1] of the mean colours of latent cells, in -1..1."""
-    cells = F.avg_pool2d(data.images[:256].float() / 127.5 - 1, 8)
-    return cells.mean((0, 2, 3)).view(3, 1, 1), cells.std((0, 2, 3)).view(3, 1, 1)
 
 
 def _detail(x: Tensor) -> Tensor:
@@ -68,48 +64,42 @@ def train(
     vae = build(device)
     if initial:
         vae.load_state_dict(initial)
-    optimizer = torch.optim.AdamW(vae.parameters(), lr=PEAK_RATE, betas=(0.9, 0.98), weight_decay=1e-4)
-    average, rng, start = Average(vae, 0.997), torch.Generator().manual_seed(1), 0
+    active = optimizers(vae, MUON_RATE, PLAIN_RATE)
+    average, rng, start = Average(vae, 0.99), torch.Generator().manual_seed(1), 0
     if state := load_state(folder / "vae.pt"):
         vae.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
+        for optimizer, saved in zip(active, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
         average.state, start = state["average"], state["step"]
         rng.set_state(state["rng"])
     log = Log("vae", every=100)
-    center, spread = _color_statistics(data)
-    center, spread = center.to(device), spread.to(device)
+    torch.set_flush_denormal(True)
     for step in range(start, steps):
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step / steps, PEAK_RATE, decay_from=0.6)
+        set_share(active, learning_rate(step / steps, 1.0, warmup=0.01, decay_from=0.3))
         x, weight = _crops(data, rng, device)
         x = x.contiguous(memory_format=torch.channels_last)
         with torch.autocast(device.type, torch.bfloat16):
             latents = vae.encoder(x)
-            noise = LATENT_NOISE * torch.randn(latents.shape, generator=rng).to(device)
-            y = vae.decoder(latents + noise).float()
+            y = vae.decoder(latents).float()
         error = y - x
-        detail = (weight * (_detail(y) - _detail(x)).abs()).mean()
-        coarse = (F.avg_pool2d(weight, 8) * F.avg_pool2d(error, 8).pow(2)).mean()
-        pixel = (weight * (error.abs() + 2 * error.pow(2))).mean()
-        flat = latents.float().transpose(0, 1).flatten(1)
-        moments = (flat.pow(2).mean(1) - 1).pow(2).mean() + flat.mean(1).pow(2).mean()
-        wanted = (F.avg_pool2d(x, 8) - center) / spread
-        guidance = F.mse_loss(latents[:, :3].float(), wanted)
-        guidance_weight = COLOR_GUIDANCE * max(0.05, 1 - step / (0.7 * steps))
-        loss = pixel + detail + 5 * coarse + VARIANCE_WEIGHT * moments + guidance_weight * guidance
-        optimizer.zero_grad()
+        edges = (_detail(y) - _detail(x)).abs()
+        pixel = (weight * (error.abs() + 4 * error.pow(2) + EDGE_WEIGHT * edges)).mean()
+        loss = pixel + VARIANCE_WEIGHT * (latents.float().pow(2).mean() - 1).pow(2)
+        for optimizer in active:
+            optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
-        optimizer.step()
+        for optimizer in active:
+            optimizer.step()
         average.update(vae, step)
-        log.add(step + 1, steps, BATCH, mse=error.pow(2).mean().item(), guidance=guidance.item())
+        log.add(step + 1, steps, BATCH, mse=error.pow(2).mean().item())
         if (step + 1) % 200 == 0 or step + 1 == steps:
             save_state(
                 folder / "vae.pt",
                 {
                     "model": vae.state_dict(),
                     "average": average.state,
-                    "optimizer": optimizer.state_dict(),
+                    "optimizers": [optimizer.state_dict() for optimizer in active],
                     "step": step + 1,
                     "rng": rng.get_state(),
                 },
@@ -126,9 +116,9 @@ def train_decoder(
     steps: int,
     device: torch.device,
 ) -> None:
-    """Go on with the decoder alone, on the stored latents [N, 4, 16, 16]: denoisers stay valid."""
+    """Go on with the decoder alone, on the stored latents [N, 8, 16, 16]: denoisers stay valid."""
     decoder = vae.decoder
-    optimizer = torch.optim.AdamW(decoder.parameters(), lr=PEAK_RATE / 2, betas=(0.9, 0.98))
+    optimizer = torch.optim.AdamW(decoder.parameters(), lr=DECODER_RATE, betas=(0.9, 0.98))
     average, rng, start = Average(decoder, 0.99), torch.Generator().manual_seed(3), 0
     if state := load_state(folder / "decoder.pt"):
         decoder.load_state_dict(state["model"])
@@ -137,7 +127,7 @@ def train_decoder(
     log = Log("decoder")
     for step in range(start, steps):
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step / steps, PEAK_RATE / 2)
+            group["lr"] = learning_rate(step / steps, DECODER_RATE)
         picked = torch.randint(len(latents), (BATCH,), generator=rng)
         cell = torch.randint(0, 9, (2,), generator=rng).tolist()
         y, x = slice(8 * cell[0], 8 * cell[0] + CROP), slice(8 * cell[1], 8 * cell[1] + CROP)
@@ -150,7 +140,9 @@ def train_decoder(
             made = decoder(z.contiguous(memory_format=torch.channels_last)).float()
         error = made - wanted
         detail = (_detail(made) - _detail(wanted)).abs()
-        loss = ((1 + OBJECT_WEIGHT * covered) * (error.abs() + 2 * error.pow(2) + detail)).mean()
+        loss = (
+            (1 + OBJECT_WEIGHT * covered) * (error.abs() + 4 * error.pow(2) + EDGE_WEIGHT * detail)
+        ).mean()
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(decoder.parameters(), 1.0)
@@ -172,7 +164,7 @@ def train_decoder(
 
 @torch.no_grad()
 def encode_all(vae: AutoencoderTiny, images: Tensor, device: torch.device) -> Tensor:
-    """Latents [N, 4, 16, 16] in half precision."""
+    """Latents [N, 8, 16, 16] in half precision."""
     parts = []
     for chunk in images.split(64):
         x = (chunk.to(device).float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)

@@ -6,13 +6,26 @@ import itertools
 import random
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
 from ice_core.errors import IceError
-from ice_core.world.captions import BACKGROUND, caption, contradiction, vocabulary
+from ice_core.world.captions import BACKGROUND, caption, contradiction, mixed, vocabulary
+from ice_core.world.colors import FINE_NAMES, NAMES, lab
 from ice_core.world.renderer import render
-from ice_core.world.scenes import AXES, Scene, SceneObject, combinations, is_held_out, sample_scene
+from ice_core.world.scenes import (
+    AXES,
+    EXTREMES,
+    INTRINSIC_AXES,
+    Scene,
+    SceneObject,
+    combinations,
+    is_held_out,
+    sample_scene,
+)
+
+ALL_AXES = (*AXES, "fine", "shade", "second", *EXTREMES)
 
 
 def lone(kind: str, **changes: object) -> Scene:
@@ -117,7 +130,31 @@ def test_words_are_owned_by_the_objects_they_describe():
                 if owner == BACKGROUND:
                     assert word.text in (scene.ground, "ground", "background")
                 elif word.text in vocabulary():
-                    assert word.text in scene.objects[owner].attributes
+                    item = scene.objects[owner]
+                    true = {w for axis in ALL_AXES for w in item.words(axis)}
+                    assert word.text in true | set(INTRINSIC_AXES)
+
+
+def test_mixed_words_say_the_objects_own_color():
+    """The names' middles, mixed as the caption mixes their rows, give the color that was drawn."""
+    rng, errors = random.Random(3), []
+    for scene in (sample_scene(i, between=0.3) for i in range(100)):
+        for word in mixed(caption(scene, rng), scene, rng, share=1.0).words:
+            names = {**NAMES, **FINE_NAMES}
+            if word.mix and word.mix[0][0] in names:
+                assert sum(w for _, w in word.mix) == pytest.approx(1, abs=0.1)
+                said = sum(w * lab(names[name]) for name, w in word.mix)
+                errors.append(float(np.linalg.norm(said - lab(scene.objects[word.owners[0]].paint))))
+    assert len(errors) > 50
+    assert np.median(errors) < 5
+
+
+def test_every_object_is_of_the_range_of_its_name_and_between_ones_have_two():
+    for i in range(60):
+        for item in sample_scene(i).objects:
+            assert item.words("color") == (item.color,)
+        for item in sample_scene(i, between=1.0).objects:
+            assert len(item.words("color")) == 2
 
 
 def test_hidden_objects_are_not_spoken_of():
