@@ -1,17 +1,22 @@
-"""Are the learned tokens what they should be? Transfer, leakage and recomposition, judged on renders' truth.
+"""Are the tokens what they should be? Every method's, judged on renders' truth.
 
-    python benchmarks/concepts.py --scenes 20 --seed 0 --out benchmarks/results/concepts.json
+    python benchmarks/concepts.py --scenes 20 --seed 1 --out benchmarks/results/concepts.json
 
-For every object of every scene (true masks and labels, so that Stage Two is measured alone):
+For every object of every scene (true masks and labels, properties read by the bundled CLIP, so that Stage
+Two is measured alone), under a key per method, and `ceiling`: the true words; `nothing`: no token at all:
 - transfer.<axis>: pictures of "a photo of a <axis token> <other kind>" in which the judge sees the
   source's value of that axis;
 - leakage.<axis>: in the same pictures, the share of the source's *other* attributes (its kind and the
   other axes) that came along though they were not asked for; read it against the ceiling's, whose
   prompts hold only the true word and so give the rate of chance;
-- recomposition: pictures of "a photo of a <all axis tokens> <object token>", share of all attributes
-  that the judge sees right.
-`textual_inversion`: one token for the picture, no masks, no triplets, as many steps; it stands in for
-whatever token is asked for. `ceiling`: the model prompted with the true words.
+- recomposition: pictures of "a photo of a <all tokens>", share of all attributes that the judge sees right;
+- shade_error: CIEDE2000 between the source's paint and what the judge reads off the pictures of the color
+  token, median of an object's pictures, then of objects;
+- scale_error: the same of the pattern's scale, as |log ratio|, of patterned objects;
+- seconds_per_object: of reading and learning.
+Plain inversion has one token per object, which stands in for whatever is asked for. Each figure comes with
+a 95 % bootstrap interval over objects. `render`: the judge's own shade_error and scale_error, on fresh
+renders of the source's paint on other kinds.
 """
 
 from __future__ import annotations
@@ -20,46 +25,63 @@ import argparse
 import sys
 import time
 from collections import defaultdict
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from results import write_results
 
-from ice_core.composition import described
-from ice_core.concepts import as_people_write
+from ice_core.attributes.reading import ReadingConfig, read_with_clip
+from ice_core.concepts import Readings
 from ice_core.localization.loop import concepts_from_masks
+from ice_core.localization.retrieval.towers import ImageTextModel
 from ice_core.model.backbone import Backbone, Prompt, Token
 from ice_core.model.sampling import SamplingConfig, sample
-from ice_core.run.defaults import BUNDLED_STEPS
-from ice_core.training.config import TrainingConfig
+from ice_core.run.defaults import BUNDLED_STEPS, METHODS
+from ice_core.training.config import STEPS, AnchoredConfig, Method, TrainingConfig
 from ice_core.training.events import Finished
-from ice_core.training.inversion import InversionConfig, Inverted, invert
 from ice_core.training.trainer import train
-from ice_core.world.bundled import load_bundled_backbone
+from ice_core.world.bundled import load_bundled_backbone, load_bundled_towers, world_axes
+from ice_core.world.colors import lab, lab_difference
 from ice_core.world.judge import Judge, load_judge
 from ice_core.world.renderer import render
 from ice_core.world.scenes import AXES, INTRINSIC_AXES, Scene, SceneObject, Split, sample_scene
 
 FIRST_SEED = 8_000_000
+RESAMPLES = 2000
+MEDIANS = ("shade_error", "scale_error")
 
 
 @dataclass
 class Tally:
-    """Means of what the judge saw, by figure."""
+    """One value per object and figure."""
 
     values: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
 
-    def figures(self) -> dict[str, float]:
-        return {name: round(sum(v) / len(v), 4) for name, v in self.values.items()}
+    def add(self, name: str, of_one_object: Sequence[float]) -> None:
+        middle = np.median if name in MEDIANS else np.mean
+        self.values[name].append(float(middle(np.asarray(of_one_object, dtype=float))))
+
+    def figures(self) -> dict[str, object]:
+        """Each figure, and its interval as `<figure>.interval`."""
+        out: dict[str, object] = {}
+        rng = np.random.default_rng(0)
+        for name, values in self.values.items():
+            middle = np.median if name in MEDIANS else np.mean
+            array = np.asarray(values)
+            draws = middle(array[rng.integers(len(array), size=(RESAMPLES, len(array)))], axis=1)
+            out[name] = round(float(middle(array)), 4)
+            out[f"{name}.interval"] = [round(float(q), 4) for q in np.quantile(draws, (0.025, 0.975))]
+        return out
 
 
 @dataclass(frozen=True)
 class Parts:
-    """What stands for an object's kind and for each axis in a prompt: words or tokens."""
+    """What stands for each axis in a prompt, and for the whole object: words or tokens."""
 
-    kind: str | Token
-    axes: dict[str, str | Token]
+    axes: Mapping[str, str | Token | None]
     whole: tuple[str | Token, ...]
 
 
@@ -75,30 +97,52 @@ def score(
 ) -> None:
     """Generate this object's pictures and add what the judge sees."""
     others = [kind for kind in AXES["kind"] if kind != item.kind]
-    prompts = [Prompt(("a photo of a", parts.axes[axis], kind)) for axis in INTRINSIC_AXES for kind in others]
+    prompts = []
+    for axis in INTRINSIC_AXES:
+        said = parts.axes[axis]
+        prompts += [Prompt(("a photo of a", *([said] if said is not None else []), kind)) for kind in others]
     prompts += [Prompt(("a photo of a", *parts.whole))] * whole_pictures
-    rng = torch.Generator().manual_seed(seed)
-    seen = judge.values(sample(backbone, prompts, config, rng, batch=16))
+    pictures = sample(backbone, prompts, config, torch.Generator().manual_seed(seed), batch=16)
+    seen, measured = judge.values(pictures), judge.measures(pictures)
     for n, axis in enumerate(INTRINSIC_AXES):
-        for picture in seen[n * len(others) : (n + 1) * len(others)]:
-            tally.values[f"transfer.{axis}"].append(picture[axis] == item.value(axis))
-            rest = [a for a in AXES if a != axis]
-            came_along = sum(picture[a] == item.value(a) for a in rest) / len(rest)
-            tally.values[f"leakage.{axis}"].append(came_along)
-    for picture in seen[len(INTRINSIC_AXES) * len(others) :]:
-        tally.values["recomposition"].append(sum(picture[a] == item.value(a) for a in AXES) / len(AXES))
+        span = range(n * len(others), (n + 1) * len(others))
+        tally.add(f"transfer.{axis}", [seen[i][axis] == item.value(axis) for i in span])
+        rest = [a for a in AXES if a != axis]
+        came = [sum(seen[i][a] == item.value(a) for a in rest) / len(rest) for i in span]
+        tally.add(f"leakage.{axis}", came)
+        if axis == "color":
+            paint = lab(item.paint)
+            tally.add("shade_error", [lab_difference(measured.base[i].numpy(), paint) for i in span])
+        if axis == "pattern" and item.pattern != "plain":
+            ratios = [float(measured.scale[i]) / item.scale for i in span]
+            tally.add("scale_error", [abs(float(np.log(ratio))) for ratio in ratios])
+    every = range(len(INTRINSIC_AXES) * len(others), len(prompts))
+    right = [sum(seen[i][a] == item.value(a) for a in AXES) / len(AXES) for i in every]
+    tally.add("recomposition", right)
 
 
-def learn_ours(
-    backbone: Backbone, scene: Scene, steps: int, seed: int, rate: float
+def floor(judge: Judge, item: SceneObject, scene: Scene, tally: Tally) -> None:
+    """What the judge reads off renders of the source's properties on the other kinds."""
+    kinds = [kind for kind in AXES["kind"] if kind != item.kind]
+    alone = [replace(scene, objects=(replace(item, kind=kind, x=0.0, z=0.0),)) for kind in kinds]
+    measured = judge.measures(render(alone).images)
+    paint = lab(item.paint)
+    tally.add("shade_error", [lab_difference(base.numpy(), paint) for base in measured.base])
+    if item.pattern != "plain":
+        tally.add("scale_error", [abs(float(np.log(float(s) / item.scale))) for s in measured.scale])
+
+
+def learn(
+    backbone: Backbone, towers: ImageTextModel, scene: Scene, config: TrainingConfig
 ) -> tuple[list[Parts], float]:
-    """Parts per object, and seconds per object."""
+    """Parts per object by one method, and seconds per object."""
     rendered = render([scene])
     labels = [o.kind for o in scene.objects]
     concepts = concepts_from_masks(rendered.images[0], labels, list(rendered.masks[0, : len(labels)]))
-    config = TrainingConfig(axes=INTRINSIC_AXES, steps=steps, seed=seed, learning_rate=rate)
+    axes = [world_axes()[axis] for axis in INTRINSIC_AXES]
     start = time.perf_counter()
-    *_, last = train(backbone, concepts, config)
+    readings: Readings = read_with_clip(towers, concepts, axes, ReadingConfig())
+    *_, last = train(backbone, concepts, config, readings)
     seconds = time.perf_counter() - start
     assert isinstance(last, Finished)
     # The learner orders objects by its own rule; keys are given in the order of the labels.
@@ -106,63 +150,68 @@ def learn_ours(
     parts = []
     for concept in concepts.concepts:
         learned = by_key[concept.key]
-        axes: dict[str, str | Token] = dict(learned.intrinsics)
-        parts.append(Parts(learned.object, axes, described(learned)))
+        if config.method == "inversion":
+            parts.append(Parts(dict.fromkeys(INTRINSIC_AXES, learned.object), (learned.object,)))
+            continue
+        instance = () if learned.instance is None or config.method == "paper" else (learned.instance,)
+        whole: tuple[Token, ...] = (*instance, *learned.properties, learned.object)
+        parts.append(Parts({axis: learned.intrinsics.get(axis) for axis in INTRINSIC_AXES}, whole))
     return parts, seconds / len(labels)
-
-
-def learn_plain(
-    backbone: Backbone, scene: Scene, steps: int, seed: int, rate: float
-) -> tuple[list[Parts], float]:
-    """One token for the picture stands for everything."""
-    image, kinds = render([scene]).images[0], [o.kind for o in scene.objects]
-    start = time.perf_counter()
-    *_, last = invert(backbone, image, kinds[0], InversionConfig(steps, rate, seed))
-    seconds = time.perf_counter() - start
-    assert isinstance(last, Inverted)
-    parts = Parts(last.token, dict.fromkeys(INTRINSIC_AXES, last.token), (last.token,))
-    return [parts] * len(kinds), seconds / len(kinds)
 
 
 def true_words(scene: Scene) -> list[Parts]:
     return [
-        Parts(
-            o.kind,
-            {axis: o.value(axis) for axis in INTRINSIC_AXES},
-            (*(o.value(axis) for axis in as_people_write(INTRINSIC_AXES)), o.kind),
-        )
+        Parts({axis: o.value(axis) for axis in INTRINSIC_AXES}, (o.pattern, o.color, o.material, o.kind))
         for o in scene.objects
     ]
+
+
+def no_words(scene: Scene) -> list[Parts]:
+    return [Parts(dict.fromkeys(INTRINSIC_AXES), ("thing",)) for _ in scene.objects]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--scenes", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=BUNDLED_STEPS)
-    parser.add_argument("--learning-rate", type=float, default=TrainingConfig.learning_rate)
+    parser.add_argument("--methods", nargs="*", default=list(METHODS), choices=METHODS)
+    parser.add_argument("--steps", type=int, help="of every method that trains (its own number)")
     parser.add_argument("--split", choices=("seen", "held_out", "any"), default="seen")
     parser.add_argument("--whole-pictures", type=int, default=4, help="pictures per object, recomposition")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     backbone, judge, config = load_bundled_backbone(), load_judge(), SamplingConfig()
-    tallies = {name: Tally() for name in ("ours", "textual_inversion", "ceiling")}
+    towers = load_bundled_towers(backbone)
     split: Split = args.split
+
+    def by(method: Method) -> Callable[[Scene], tuple[list[Parts], float]]:
+        usual = BUNDLED_STEPS if method in ("paper", "inversion") else STEPS[method]
+        steps = 0 if method == "words" else args.steps or usual
+        training = TrainingConfig(
+            INTRINSIC_AXES, steps, seed=args.seed, method=method, anchored=AnchoredConfig()
+        )
+        return lambda scene: learn(backbone, towers, scene, training)
+
+    learners: dict[str, Callable[[Scene], tuple[list[Parts], float]]] = {m: by(m) for m in args.methods}
+    learners |= {
+        "ceiling": lambda scene: (true_words(scene), 0.0),
+        "nothing": lambda scene: (no_words(scene), 0.0),
+    }
+    tallies = {name: Tally() for name in (*learners, "render")}
     objects = 0
     for n in range(args.scenes):
         scene = sample_scene(FIRST_SEED + 10_000 * args.seed + n, split)
-        learned = {
-            "ours": learn_ours(backbone, scene, args.steps, args.seed, args.learning_rate),
-            "textual_inversion": learn_plain(backbone, scene, args.steps, args.seed, args.learning_rate),
-            "ceiling": (true_words(scene), 0.0),
-        }
-        for name, (parts, seconds) in learned.items():
+        for name, learner in learners.items():
+            parts, seconds = learner(scene)
             for i, item in enumerate(scene.objects):
-                tallies[name].values["seconds_per_object"].append(seconds)
+                if name in args.methods:
+                    tallies[name].add("seconds_per_object", [seconds])
                 draw_seed = args.seed + 1000 * n + i
                 score(backbone, judge, item, parts[i], tallies[name], config, draw_seed, args.whole_pictures)
+        for item in scene.objects:
+            floor(judge, item, scene, tallies["render"])
         objects += len(scene.objects)
-        print(f"scene {n + 1} of {args.scenes}: {tallies['ours'].figures()}", file=sys.stderr, flush=True)
+        print(f"scene {n + 1} of {args.scenes}", file=sys.stderr, flush=True)
         # After every scene: a run that is stopped leaves its figures, and says how many scenes they are of.
         settings = vars(args) | {"scenes": n + 1, "objects": objects}
         del settings["out"]

@@ -78,7 +78,7 @@ def bare_pass(backbone: Backbone, size: tuple[int, int]) -> Callable[[], None]:
 def measure(backbone: Backbone, concepts: ConceptSet, steps: int, warmup: int = 2) -> dict[str, Any]:
     """Medians of bare passes, of both phases' steps, and of each step over the bare pass after it."""
     bare = bare_pass(backbone, (concepts.image.shape[1], concepts.image.shape[2]))
-    config = TrainingConfig(steps=2 * (steps + warmup), snapshot_every=10**6)
+    config = TrainingConfig(steps=2 * (steps + warmup), snapshot_every=10**6, method="paper")
     events = train(backbone, concepts, config)
     times: dict[str, list[Times]] = defaultdict(list)
     ratios: dict[str, list[float]] = defaultdict(list)
@@ -117,7 +117,7 @@ def scene_concepts(side: int, seed: int) -> ConceptSet:
 
 def steps_per_second(seed: int, steps: int, warmup: int = 2) -> dict[str, float]:
     """Of both loops, which take turns step by step."""
-    config = TrainingConfig(steps=2 * (steps + warmup), snapshot_every=10**6)
+    config = TrainingConfig(steps=2 * (steps + warmup), snapshot_every=10**6, method="paper")
     concepts = scene_concepts(128, seed)
     events = {name: loop(load_bundled_backbone(), concepts, config) for name, loop in LOOPS.items()}
     spent: dict[tuple[str, int], list[float]] = defaultdict(list)
@@ -138,7 +138,7 @@ def training_peak(loop: str, seed: int, threads: int) -> int | None:
     backbone, concepts = load_bundled_backbone(), scene_concepts(128, seed)
 
     def run(steps: int) -> None:
-        for _ in LOOPS[loop](backbone, concepts, TrainingConfig(steps=steps)):
+        for _ in LOOPS[loop](backbone, concepts, TrainingConfig(steps=steps, method="paper")):
             pass
 
     run(2)

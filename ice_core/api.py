@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeAlias
 
@@ -11,6 +11,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ice_core.attributes.axes import known_axes, parse_axes
+from ice_core.attributes.values import Axis
 from ice_core.composition import parse_prompt
 from ice_core.concepts import ConceptSet, LearnedConcepts
 from ice_core.errors import IceError
@@ -37,6 +39,7 @@ from ice_core.world.bundled import (
     is_bundled,
     load_bundled_towers,
     require_weights,
+    world_axes,
     world_vocabulary,
 )
 from ice_core.world.scenes import AXES
@@ -107,6 +110,19 @@ def load_retriever(
     return Retriever(towers, vocabulary or Vocabulary.built_in())
 
 
+def axes_for(model: Backbone, texts: Sequence[str]) -> tuple[Axis, ...]:
+    """Axes with the values that a model knows words for: "color", or "finish=matte|glossy".
+
+    The bundled model's are its world's own. Raises IceError for what is no axis.
+    """
+    return parse_axes(texts, {**known_axes(), **(world_axes() if is_bundled(model) else {})})
+
+
+def reading_towers(model: Backbone) -> ImageTextModel | None:
+    """What reads the properties of objects where no retriever does: the bundled model's own CLIP."""
+    return load_bundled_towers(device=str(model.device)) if is_bundled(model) else None
+
+
 def extract(
     model: Backbone,
     picture: Picture,
@@ -117,17 +133,25 @@ def extract(
     retriever: Retrieves | None = None,
     settings: ExtractionSettings | None = None,
     preview_every: int = 0,
+    axes: Sequence[str] | None = None,
+    overruled: Sequence[str] = (),
 ) -> Events:
     """Take a picture apart into the folder `out`, as a stream of events (`ice_core.run.events`).
 
     picture: a file, a PIL picture, or a tensor [3, H, W] in 0..1. labels: the names of its objects; without
     them `retriever` names what is there, by default `load_retriever(model)`. masks: one per label, files or
     [h, w]; without them the objects are looked for. preview_every: steps between pictures on the way.
+    axes: the properties to learn, see `axes_for`, by default the settings'; overruled: what an object is
+    like where it is misread, such as "vase.material=ceramic".
 
     Work is done when an event is asked for. Closing the stream, or an exception, keeps what was learned so
     far, and `resume` goes on. Raises IceError for what cannot be used, and when `out` holds a run already.
     """
     image, notes = as_image(picture)
+    settings = settings or ExtractionSettings()
+    known = axes_for(model, settings.training.axes if axes is None else axes)
+    named = replace(settings.training, axes=tuple(axis.name for axis in known))
+    settings = replace(settings, training=named)
     size = (image.shape[1], image.shape[2])
     file = Path(picture) if isinstance(picture, str | Path) else None
     return pipeline.extract(
@@ -142,6 +166,9 @@ def extract(
         source={"picture": str(file)} if file else None,
         notes=notes,
         preview_every=preview_every,
+        axes=known,
+        overruled=overruled,
+        towers=reading_towers(model),
     )
 
 
@@ -155,6 +182,8 @@ def extract_concepts(
     retriever: Retrieves | None = None,
     settings: ExtractionSettings | None = None,
     preview_every: int = 0,
+    axes: Sequence[str] | None = None,
+    overruled: Sequence[str] = (),
     listener: Callable[[RunEvent], None] | None = None,
 ) -> Extraction:
     """`extract` from beginning to end -> the result. listener: is told every event."""
@@ -168,7 +197,7 @@ def extract_concepts(
 
     events = extract(
         model, picture, out, labels=labels, masks=masks, retriever=retriever, settings=settings,
-        preview_every=preview_every,
+        preview_every=preview_every, axes=axes, overruled=overruled,
     )  # fmt: skip
     report = pipeline.finish(events, tell)
     _, found = RunFolder(Path(out)).load_start()

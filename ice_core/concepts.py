@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -81,12 +81,15 @@ class Reading:
 
     candidates: by falling weight, few; empty for a free axis. reader: who said so, a user's own word too.
     fits: whether the first candidate is likely enough to be said; else the axis is left out of prompts.
+    neighbors: values of the axis that shade into the first candidate, nearest first, likely or not: red has
+    coral and rust, metal has none.
     """
 
     axis: str
     candidates: tuple[Candidate, ...]
     reader: Reader
     fits: bool = True
+    neighbors: tuple[str, ...] = ()
 
     @property
     def value(self) -> str | None:
@@ -96,6 +99,28 @@ class Reading:
 
 Readings = Mapping[str, Mapping[str, Reading]]
 """By object key, then by axis."""
+
+
+def readings_to_plain(readings: Readings) -> dict[str, dict[str, dict[str, Any]]]:
+    """Readings as JSON has them."""
+    return {key: {axis: asdict(one) for axis, one in axes.items()} for key, axes in readings.items()}
+
+
+def readings_from_plain(plain: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Readings:
+    """The inverse of `readings_to_plain`, also after JSON. Raises KeyError or TypeError for anything else."""
+    return {
+        key: {
+            axis: Reading(
+                one["axis"],
+                tuple(Candidate(**c) for c in one["candidates"]),
+                one["reader"],
+                one["fits"],
+                tuple(one["neighbors"]),
+            )
+            for axis, one in axes.items()
+        }
+        for key, axes in plain.items()
+    }
 
 
 def said(axis: str, value: str) -> Reading:

@@ -90,7 +90,7 @@ def learned_names(link: Any, on_disk: OnDisk, graph: Graph | None = None) -> tup
     axes = trainer.get("axes")
     if not isinstance(axes, str):
         return None
-    roles = (*_ROLES, *words_in(axes))
+    roles = (*_ROLES, *(word.partition("=")[0].strip() for word in words_in(axes)))
     keys = _keys(graph, trainer.get("concepts"))
     parts = [Name(f"{k.shown}.{r}", rf"{k.pattern}\.{re.escape(r)}") for k in keys for r in roles]
     # An object that may be called anything: what follows a dot is a property, which has to exist.

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from ice_core.concepts import ConceptSet
 from ice_core.errors import IceError
+from ice_core.run.defaults import METHOD, METHODS
 
 from .graph import TRAINER
-from .types import Concepts, Learned, schema
+from .types import Concepts, Learned, Words, schema
 from .values import Cancellable, image_of, picture_of, refit, words_in
 
 
@@ -40,15 +41,17 @@ class IntrinsicTrainer(io.ComfyNode):
                     "axes",
                     default="color, material, pattern",
                     tooltip="Properties to learn, one plain word each, with commas between: color, texture, "
-                    "style, ... Each becomes a token of every object.",
+                    "style, finish=matte|glossy|satin, ... Each becomes a token of every object where it "
+                    "can be told.",
                 ),
                 io.Int.Input(
                     "steps",
-                    default=400,
+                    default=60,
                     min=2,
                     max=20000,
-                    tooltip="Half of them learn the objects, half their properties. 400 suit the demo's "
-                    "model, 800 a large one; more take longer and follow the picture more closely.",
+                    tooltip="At most so many: 'anchored' ends when it has settled, 60 are usual. 'paper' "
+                    "and 'inversion' need 400 with the demo's model and 800 with a large one. 'words' takes "
+                    "none.",
                 ),
                 io.Float.Input(
                     "learning_rate",
@@ -56,8 +59,8 @@ class IntrinsicTrainer(io.ComfyNode):
                     min=1e-6,
                     max=0.1,
                     step=1e-5,
-                    tooltip="How far a step goes, in proportion to the size of the model's own words. Lower "
-                    "it when training diverges or pictures fall apart.",
+                    tooltip="For the methods 'paper' and 'inversion': how far a step goes, in proportion to "
+                    "the size of the model's own words. Lower it when training diverges.",
                 ),
                 io.Int.Input(
                     "seed",
@@ -94,6 +97,29 @@ class IntrinsicTrainer(io.ComfyNode):
                     tooltip="Go on where a cancelled training of the same picture, model and settings "
                     "stopped. Off: always start anew.",
                 ),
+                io.Combo.Input(
+                    "method",
+                    options=list(METHODS),
+                    default=METHOD,
+                    optional=True,
+                    tooltip="words: the objects' tokens are the words read of them, nothing is trained. "
+                    "anchored: tokens start there and learn what words cannot say. paper: as published. "
+                    "inversion: one plain token per object.",
+                ),
+                io.String.Input(
+                    "overrule",
+                    default="",
+                    multiline=True,
+                    optional=True,
+                    tooltip="What an object is like, where it is misread: vase.material=ceramic, one a line. "
+                    "Without a value the property is left out.",
+                ),
+                Words.Input(
+                    "words",
+                    optional=True,
+                    tooltip="From the ICE Concept Retriever: its CLIP then reads what the objects are like. "
+                    "Without it the demo's model is read by its own CLIP, any other reads for itself.",
+                ),
             ],
             outputs=[
                 Learned.Output(
@@ -105,17 +131,21 @@ class IntrinsicTrainer(io.ComfyNode):
                 ),
                 io.LossMap.Output(display_name="losses", tooltip="For Plot Loss Graph."),
                 io.Image.Output(display_name="picture", tooltip="Everything at a glance."),
+                io.Image.Output(
+                    display_name="readings", tooltip="What was read of each object, and how surely."
+                ),
             ],
         )
 
     @classmethod
     def validate_inputs(cls, axes: str | None) -> bool | str:
         """Refuse axes that are no plain words before the queue runs."""
+        from ice_core.attributes.axes import parse_axes
         from ice_core.training.config import TrainingConfig
 
         try:
             if axes is not None:
-                TrainingConfig(axes=tuple(words_in(axes)))
+                TrainingConfig(axes=tuple(axis.name for axis in parse_axes(words_in(axes))))
         except IceError as error:
             return str(error)
         return True
@@ -136,22 +166,41 @@ class IntrinsicTrainer(io.ComfyNode):
         refine_steps: int,
         lora_rank: int,
         resume: bool,
+        method: str = METHOD,
+        overrule: str = "",
+        words: Any = None,
     ) -> io.NodeOutput:
         import folder_paths
         from comfy_execution.graph import ExecutionBlocker
 
+        from ice_core.attributes.axes import known_axes, parse_axes
+        from ice_core.figures.reading_table import reading_table
         from ice_core.files.embeddings import check_names
         from ice_core.files.images import working_size
         from ice_core.files.lora import lora_state_dict
+        from ice_core.run.reading import Question
         from ice_core.training.config import TrainingConfig
         from ice_core.training.refinement_state import RefinementConfig
+        from ice_core.world.bundled import load_bundled_towers, world_axes
 
+        from .demo_model import is_demo_model
         from .host.backbone import ComfyBackbone
         from .host.weights import gradients
         from .training_run import Job, run
 
         picture = picture_of(image)
-        training = TrainingConfig(tuple(words_in(axes)), steps, learning_rate=learning_rate, seed=seed)
+        known, towers = dict(known_axes()), words.retriever.model if words is not None else None
+        if is_demo_model(model):
+            known |= world_axes()
+            towers = towers or load_bundled_towers()
+        asked = Question(parse_axes(words_in(axes), known), tuple(words_in(overrule)), towers)
+        training = TrainingConfig(
+            tuple(axis.name for axis in asked.axes),
+            0 if method == "words" else steps,
+            learning_rate=learning_rate,
+            seed=seed,
+            method=method,  # type: ignore[arg-type]
+        )
         refinement = RefinementConfig(steps=refine_steps, rank=lora_rank)
         check_names([concept.key for concept in concepts.concepts], training.axes)
         kept_in = Path(folder_paths.get_output_directory()) / "ice" / "interrupted"
@@ -160,10 +209,15 @@ class IntrinsicTrainer(io.ComfyNode):
             height, width = picture.shape[-2:]
             size = working_size(height, width, backbone.native_size, backbone.multiple)
             fitted = refit(concepts, picture, size)
-            job = Job(backbone, picture, fitted, training, refinement, preview_every)
+            job = Job(backbone, picture, fitted, training, refinement, preview_every, asked)
             result = run(job, kept_in, resume)
         lora = ExecutionBlocker(None) if result.lora is None else lora_state_dict(result.lora)
         sheet = image_of(result.sheet)
         return io.NodeOutput(
-            result.learned, lora, {"loss": list(result.losses)}, sheet, ui=ui.PreviewImage(sheet, cls=cls)
+            result.learned,
+            lora,
+            {"loss": list(result.losses)},
+            sheet,
+            image_of(reading_table(fitted.image, fitted.concepts, result.readings)),
+            ui=ui.PreviewImage(sheet, cls=cls),
         )

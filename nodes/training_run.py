@@ -12,7 +12,7 @@ from pathlib import Path
 from PIL import Image
 from torch import Tensor
 
-from ice_core.concepts import ConceptSet, LearnedConcepts
+from ice_core.concepts import ConceptSet, LearnedConcepts, Readings
 from ice_core.errors import IceError
 from ice_core.figures.previews import captioned
 from ice_core.files.images import to_pil
@@ -23,6 +23,7 @@ from ice_core.run.events import Progress as Step
 from ice_core.run.folder import RunFolder
 from ice_core.run.pipeline import finish
 from ice_core.run.presenting import sheet
+from ice_core.run.reading import Question, read
 from ice_core.run.settings import ExtractionSettings, ShowingConfig
 from ice_core.run.training import LEARNING, REFINING, Training
 from ice_core.run.training import Job as CoreJob
@@ -41,7 +42,7 @@ _REFINEMENT_KEPT_EVERY = 20
 @dataclass(frozen=True)
 class Job:
     """What is trained. picture: [3, H, W], to cut crops from; concepts: at the model's working size;
-    preview_every: steps between live pictures, 0 for none."""
+    preview_every: steps between live pictures, 0 for none; asked: what is read of the objects first."""
 
     backbone: Backbone
     picture: Tensor
@@ -49,6 +50,7 @@ class Job:
     training: TrainingConfig
     refinement: RefinementConfig
     preview_every: int
+    asked: Question
 
     @property
     def key(self) -> str:
@@ -62,18 +64,25 @@ class Job:
             del config["snapshot_every"]
         if not self.refinement.steps:
             settings.pop()
-        parts = [self.backbone.fingerprint, picture_hash(self.concepts.image), masks, settings]
+        asked = [
+            [[axis.name, *axis.values] for axis in self.asked.axes],
+            self.asked.overruled,
+            self.asked.towers.fingerprint if self.asked.towers else "",
+        ]
+        parts = [self.backbone.fingerprint, picture_hash(self.concepts.image), masks, settings, asked]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
 class Result:
-    """losses: the total loss of each step, refinement included; sheet: the contact sheet."""
+    """losses: the total loss of each step, refinement included; sheet: the contact sheet;
+    readings: of the objects."""
 
     learned: LearnedConcepts
     lora: Lora | None
     losses: tuple[float, ...]
     sheet: Image.Image
+    readings: Readings
 
 
 def run(job: Job, kept_in: Path, resume: bool) -> Result:
@@ -93,6 +102,8 @@ def run(job: Job, kept_in: Path, resume: bool) -> Result:
     core = CoreJob(
         job.backbone, job.concepts, settings, "a picture", date, job.preview_every, keep_snapshots=False
     )
+    readings = finish(read(job.backbone, job.concepts, job.asked, settings))
+    core = replace(core, readings=readings, judge=job.asked.towers)
     try:
         training = Training(core, folder, resume)
     except IceError as error:
@@ -111,4 +122,6 @@ def run(job: Job, kept_in: Path, resume: bool) -> Result:
         trained = finish(training.events(), tell)
         picture = finish(sheet(core, job.picture, trained, training.history()), tell)
     shutil.rmtree(folder.path, ignore_errors=True)
-    return Result(trained.learned, trained.lora, tuple(step["total"] for step in trained.losses), picture)
+    return Result(
+        trained.learned, trained.lora, tuple(step["total"] for step in trained.losses), picture, readings
+    )

@@ -39,7 +39,16 @@ def demo(object_info: Definitions) -> Sheet:
     words = sheet.add("ICEConceptRetriever", (400, 40), (360, 600), image=scene["image"])
     found = _segmentor(sheet, model, scene, (400, 690), words=words["words"])
     learned = _trainer(
-        sheet, model, scene, found, (820, 40), steps=400, preview_every=40, refine_steps=40, lora_rank=4
+        sheet,
+        model,
+        scene,
+        found,
+        (820, 40),
+        steps=60,
+        preview_every=20,
+        refine_steps=40,
+        lora_rank=4,
+        words=words["words"],
     )
     sheet.add("LossGraphNode", (820, 1050), (400, 260), loss=learned["losses"])
     saved = sheet.add(
@@ -77,7 +86,7 @@ def extract(object_info: Definitions) -> Sheet:
         "write `ViT-L-14-quickgelu=path/to/file.safetensors`. Without one, delete the retriever, "
         "set the segmentor's *mode* to *given words, one pass* and write what is in the photo into its "
         "*labels*.\n"
-        "3. Press **Run**. With 800 steps on a graphics card this takes some minutes; **Cancel** keeps what "
+        "3. Press **Run**. On a graphics card this takes a minute or two; **Cancel** keeps what "
         "was learned, the next Run goes on from there.\n\n"
         "The tokens are saved as `embeddings/ice/photo/...`; what to write in a prompt is listed below "
         "*ICE Save Concepts*. For a closer likeness set the trainer's *refine_steps* to 300 and connect its "
@@ -91,7 +100,9 @@ def extract(object_info: Definitions) -> Sheet:
         "ICEConceptRetriever", (400, 40), (360, 700), image=photo["image"], source="open_clip model"
     )
     found = _segmentor(sheet, model, photo, (800, 40), words=words["words"])
-    learned = _trainer(sheet, model, photo, found, (1220, 40), steps=800, preview_every=100)
+    learned = _trainer(
+        sheet, model, photo, found, (1220, 40), steps=60, preview_every=20, words=words["words"]
+    )
     sheet.add("LossGraphNode", (1680, 40), (360, 360), loss=learned["losses"])
     saved = sheet.add(
         "ICESaveConcepts", (1680, 500), (360, 110), learned=learned["learned"], folder="ice/photo"
@@ -150,7 +161,7 @@ def own_masks(object_info: Definitions) -> Sheet:
     model = _checkpoint(sheet, (0, 380))
     photo = sheet.add("LoadImage", (0, 540), (340, 440), "Your photo, with a mask painted on it", image=PHOTO)
     found = _segmentor(sheet, model, photo, (400, 40), mode="given masks", labels="vase", masks=photo["mask"])
-    learned = _trainer(sheet, model, photo, found, (820, 40), steps=800, preview_every=100)
+    learned = _trainer(sheet, model, photo, found, (820, 40), steps=60, preview_every=20)
     saved = sheet.add(
         "ICESaveConcepts", (1280, 40), (360, 110), learned=learned["learned"], folder="ice/masked"
     )

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ice_core.attributes.reading import alike, check_choice, check_readable, nothing, reading_of
+from ice_core.attributes.reading import check_choice, check_readable, closeness, nothing, reading_of
 from ice_core.attributes.values import Axis, Reading, Readings
 from ice_core.concepts import ConceptSet, unit
 from ice_core.errors import IceError
@@ -132,7 +132,7 @@ def _read_axis(
         found = torch.cat([found[kept], errors(backbone, rest, mask, chosen, config.batch)], 1)
     weights = torch.zeros(len(prompts))
     weights[kept] = error_weights(found)
-    near = alike(unit(text.pooled).cpu())
+    near = closeness(unit(text.pooled).cpu())
     return reading_of(axis, weights, near, "model", config.candidates, config.confidence)
 
 

@@ -25,6 +25,8 @@ MARGIN = 0.15
 
 ALIKE = 0.7
 """Values whose directions are this close (cosine) say about the same: crimson and red."""
+NEIGHBORS, NEIGHBORLY = 7, 0.3
+"""How many values at most are a value's neighbors, and the least cosine of their directions."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ def read_with_clip(
             if key not in directions:
                 directions[key] = value_directions(towers, concept.label, axis, config.templates)
             weights = probabilities(unit(seen) @ directions[key].T, towers.scale, config.temperature)
-            near = alike(directions[key])
+            near = closeness(directions[key])
             readings[concept.key][axis.name] = reading_of(
                 axis, weights, near, "clip", config.candidates, config.confidence
             )
@@ -121,10 +123,10 @@ def value_directions(towers: ImageTextModel, label: str, axis: Axis, templates: 
     return torch.stack(parts).mean(0)
 
 
-def alike(directions: Tensor) -> Tensor:
-    """Which of V values [V, D] say about the same, [V, V] bool; every one is like itself."""
+def closeness(directions: Tensor) -> Tensor:
+    """Cosines [V, V] of the directions of V values [V, D] around their mean; 1 on the diagonal."""
     centred = unit(directions - directions.mean(0))
-    return (centred @ centred.T >= ALIKE) | torch.eye(len(directions), dtype=torch.bool)
+    return (centred @ centred.T).fill_diagonal_(1)
 
 
 def reading_of(
@@ -132,18 +134,20 @@ def reading_of(
 ) -> Reading:
     """The best few of probabilities [V] of an axis' values, and whether the best fits.
 
-    near: [V, V] bool, near synonyms, which take probability from each other in long dictionaries without
-    making the reading less sure: what counts is theirs together, by how far it is from the share that
-    they have of the values anyway to certainty (as Cohen's kappa corrects agreement for chance).
+    near: [V, V], from `closeness`. Near synonyms take probability from each other in long dictionaries
+    without making the reading less sure: what counts is theirs together, by how far it is from the share
+    that they have of the values anyway to certainty (as Cohen's kappa corrects agreement for chance).
     """
     order = weights.argsort(descending=True, stable=True)
     best = order[:candidates].tolist()
-    group = near[best[0]]
+    around = near[best[0]]
+    group = around >= ALIKE
     together, chance = weights[group].sum().item(), group.float().mean().item()
+    fits = together - chance >= confidence * (1 - chance) and chance < 1
     kept = tuple(Candidate(axis.values[i], weights[i].item()) for i in best)
-    return Reading(
-        axis.name, kept, reader, fits=together - chance >= confidence * (1 - chance) and chance < 1
-    )
+    nearest = [i for i in around.argsort(descending=True, stable=True).tolist() if i != best[0]]
+    neighbors = tuple(axis.values[i] for i in nearest[:NEIGHBORS] if around[i] >= NEIGHBORLY)
+    return Reading(axis.name, kept, reader, fits, neighbors)
 
 
 def nothing(axis: Axis, reader: Reader) -> Reading:

@@ -18,7 +18,7 @@ from typing import TextIO
 from ice_core.command_line import commands
 from ice_core.command_line.stopping import stopped_once
 from ice_core.errors import IceError
-from ice_core.run.defaults import AXES, BUNDLED_STEPS, CHECKPOINT_STEPS, CLIP, DTYPES
+from ice_core.run.defaults import AXES, BUNDLED_STEPS, CHECKPOINT_STEPS, CLIP, DTYPES, METHODS
 from ice_core.version import package_version
 
 BY_SIGNAL = 128
@@ -135,13 +135,36 @@ def _add_precision(parser: argparse.ArgumentParser) -> None:
 
 def _add_run_options(parser: argparse.ArgumentParser, out: str) -> None:
     parser.add_argument(
-        "--axes", type=_words, metavar="A,B", help=f"properties to learn, single words ({','.join(AXES)})"
+        "--axes",
+        type=_words,
+        metavar="A,B",
+        help="properties to learn, single words, with values of your own as finish=matte|glossy "
+        f"({','.join(AXES)})",
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        metavar="OBJECT.AXIS=VALUE",
+        help="what an object is like, where it is misread; without a VALUE the property is left out",
+    )
+    parser.add_argument(
+        "--method",
+        choices=METHODS,
+        help="words: nothing is trained; anchored: tokens start at the words read of an object; paper: as "
+        "published; inversion: one plain token per object (anchored)",
+    )
+    parser.add_argument(
+        "--budget",
+        type=_positive,
+        metavar="SECONDS",
+        help="end training after so long, with --method anchored",
     )
     parser.add_argument(
         "--steps",
         type=_positive,
         metavar="N",
-        help=f"training steps ({BUNDLED_STEPS} with the bundled model, {CHECKPOINT_STEPS} with a checkpoint)",
+        help="training steps (at most 60 with --method anchored, which ends when it has settled; else "
+        f"{BUNDLED_STEPS} with the bundled model, {CHECKPOINT_STEPS} with a checkpoint)",
     )
     parser.add_argument(
         "--refine",

@@ -18,10 +18,14 @@ from ice_core.command_line.console import progress_display
 from ice_core.errors import IceError
 from ice_core.files.names import check_length, is_text, printable
 from ice_core.files.paths import check_tensor_folder, check_writable, free_folder, free_path
-from ice_core.run.defaults import AXES, BUNDLED_STEPS, CHECKPOINT_STEPS, SNAPSHOT_EVERY
+from ice_core.run.defaults import AXES, BUNDLED_STEPS, CHECKPOINT_STEPS, METHOD, SNAPSHOT_EVERY
 from ice_core.run.report import OUTPUTS
 
+_FIXED = ("seed", "out", "axes", "set", "method", "budget", "steps", "refine", "dtype")
+"""Options that a run keeps when it is resumed."""
+
 if TYPE_CHECKING:
+    from ice_core.attributes.values import Axis
     from ice_core.concepts import LearnedConcepts
     from ice_core.localization.retrieval.retriever import Retriever
     from ice_core.model.backbone import Backbone, Token
@@ -32,12 +36,12 @@ if TYPE_CHECKING:
 
 def demo(arguments: argparse.Namespace) -> None:
     if arguments.resume:
-        _resume(arguments, ("seed", "out", "axes", "steps", "refine", "dtype"))
+        _resume(arguments, (*_FIXED,))
         return
     out = _output_folder(arguments.out or Path("ice-output/demo"))
     seed = arguments.seed or 0
     settings = _settings(arguments, seed, BUNDLED_STEPS, bundled=True)
-    from ice_core.api import load_retriever
+    from ice_core.api import load_retriever, reading_towers
     from ice_core.run import pipeline
     from ice_core.world.renderer import render
     from ice_core.world.scenes import sample_scene
@@ -50,15 +54,15 @@ def demo(arguments: argparse.Namespace) -> None:
     events = pipeline.extract(
         backbone, load_retriever(backbone), image, out, settings, title=f"the rendered scene {seed}",
         source={**_source("demo", arguments), "clip": ""}, notes=[f"rendered: {objects} on {scene.ground}"],
-        preview_every=arguments.preview_every or 0,
+        preview_every=arguments.preview_every or 0, axes=_axes(arguments, backbone),
+        overruled=arguments.set or (), towers=reading_towers(backbone),
     )  # fmt: skip
     _print_result(_follow(events, out), out)
 
 
 def extract(arguments: argparse.Namespace) -> None:
     if arguments.resume:
-        common = ("seed", "out", "axes", "steps", "refine", "dtype")
-        _resume(arguments, ("images", *common, "labels", "masks", "checkpoint", "clip", "vocabulary"))
+        _resume(arguments, ("images", *_FIXED, "labels", "masks", "checkpoint", "clip", "vocabulary"))
         return
     images, labels, masks = arguments.images, arguments.labels, arguments.masks
     if not images:
@@ -81,6 +85,7 @@ def extract(arguments: argparse.Namespace) -> None:
     steps = CHECKPOINT_STEPS if arguments.checkpoint else BUNDLED_STEPS
     settings = _settings(arguments, arguments.seed or 0, steps, bundled=not arguments.checkpoint)
 
+    from ice_core.api import reading_towers
     from ice_core.files.images import load_image_with_notes, load_mask
     from ice_core.run import pipeline
     from ice_core.run.checks import check_labels
@@ -113,7 +118,8 @@ def extract(arguments: argparse.Namespace) -> None:
         events = pipeline.extract(
             backbone, retriever, image, out, settings, labels, loaded, title=path.name,
             source={**source, "picture": str(path)}, notes=[*how, *notes, *mask_notes],
-            preview_every=arguments.preview_every or 0,
+            preview_every=arguments.preview_every or 0, axes=_axes(arguments, backbone),
+            overruled=arguments.set or (), towers=reading_towers(backbone),
         )  # fmt: skip
         _print_result(_follow(events, out), out)
 
@@ -210,16 +216,34 @@ def compose(arguments: argparse.Namespace) -> None:
 
 def _settings(arguments: argparse.Namespace, seed: int, steps: int, bundled: bool) -> ExtractionSettings:
     """bundled: whether the rendered world's model is used, which draws other things than photographs."""
+    from ice_core.attributes.axes import parse_axes
     from ice_core.run.settings import ExtractionSettings, ShowingConfig
-    from ice_core.training.config import TrainingConfig
+    from ice_core.training.config import STEPS, AnchoredConfig, Method, TrainingConfig
     from ice_core.training.refinement import RefinementConfig
     from ice_core.world.scenes import AXES as WORLD
 
-    axes = arguments.axes or AXES
-    training = TrainingConfig(axes, arguments.steps or steps, seed=seed, snapshot_every=SNAPSHOT_EVERY)
+    method: Method = arguments.method if arguments.method else METHOD
+    if arguments.budget and method != "anchored":
+        raise IceError(f"--budget is for --method anchored, not {method}; leave it out, or give --steps")
+    axes = tuple(axis.name for axis in parse_axes(arguments.axes or AXES))
+    usual = STEPS[method] if method in ("words", "anchored") else steps
+    training = TrainingConfig(
+        axes,
+        arguments.steps or usual,
+        seed=seed,
+        snapshot_every=SNAPSHOT_EVERY,
+        method=method,
+        anchored=AnchoredConfig(budget=float(arguments.budget or 0)),
+    )
     refinement = RefinementConfig(arguments.refine or 0, snapshot_every=SNAPSHOT_EVERY)
     showing = ShowingConfig(WORLD["kind"], WORLD) if bundled else ShowingConfig()
     return ExtractionSettings(training, refinement=refinement, showing=showing)
+
+
+def _axes(arguments: argparse.Namespace, backbone: Backbone) -> tuple[Axis, ...]:
+    from ice_core.api import axes_for
+
+    return axes_for(backbone, arguments.axes or AXES)
 
 
 def _source(command: str, arguments: argparse.Namespace) -> dict[str, str]:

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from ice_core.composition import written
-from ice_core.concepts import Concept, ConceptSet, LearnedConcept, LearnedConcepts
+from ice_core.concepts import Concept, ConceptSet, LearnedConcept, LearnedConcepts, as_people_write
 from ice_core.evaluation.quality import PICTURES, Quality
 from ice_core.figures.compositions import PLAIN, Composition, Part
 from ice_core.figures.lettering import listed
@@ -80,6 +80,8 @@ def draw_rows(
         subtitle = f"score {concept.score:.0%} · {concept.area:.1%} of the picture"
         if concept.key != concept.label:
             subtitle = f"{concept.label} · {subtitle}"
+        if item.readings:
+            subtitle += f" · read as {_read_as(item)}"
         transfers = tuple(_transfer(shown, pictures, quality.get(shown.axis)) for shown in shots.transfers)
         compositions = tuple(_composition(item, shown, pictures, sources) for shown in shots.compositions)
         prompts = {caption: written(shot.prompt) for caption, shot in shots.showcase.items()}
@@ -94,6 +96,14 @@ def draw_rows(
         }
         row = Row(concept.key, subtitle, color, tuple(tiles), transfers)
         yield ShownConcept(row, compositions, prompts, thumbnails, quality)
+
+
+def _read_as(item: LearnedConcept) -> str:
+    """ "striped 98%, red 93%; no material fits"."""
+    fitting = [r for axis in as_people_write(tuple(item.readings)) if (r := item.readings[axis]).value]
+    words = ", ".join(f"{r.value} {r.candidates[0].weight:.0%}" for r in fitting)
+    missing = [axis for axis, r in item.readings.items() if r.value is None and r.candidates]
+    return "; ".join(part for part in (words, f"no {' or '.join(missing)} fits" * bool(missing)) if part)
 
 
 Pictures = Mapping[tuple[str, int], Image.Image]

@@ -19,7 +19,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from ice_core.composition import placeholders, whole
-from ice_core.concepts import LearnedConcept, LearnedConcepts
+from ice_core.concepts import LearnedConcept, LearnedConcepts, readings_from_plain, readings_to_plain
 from ice_core.errors import IceError
 from ice_core.files.names import as_disks_compare, check_name
 from ice_core.files.paths import atomic_write, free_path, safe_path
@@ -142,9 +142,17 @@ def save_concepts(
                 "ice.parts": json.dumps(parts),
                 "ice.seed": str(learned.seed),
                 "ice.steps": str(learned.steps),
+                **_readings_header(concept, part),
             },
         )
     return written
+
+
+def _readings_header(concept: LearnedConcept, part: str) -> dict[str, str]:
+    """What was read of an object lies with its object token."""
+    if part != "object" or not concept.readings:
+        return {}
+    return {"ice.readings": json.dumps(readings_to_plain({"": concept.readings})[""], ensure_ascii=False)}
 
 
 def _describe(concept: LearnedConcept, part: str) -> str:
@@ -282,4 +290,5 @@ def _concept(
         instance=roles["instance"][1] if "instance" in roles else None,
         object=roles["object"][1],
         intrinsics={axis: roles[axis][1] for axis in axes if axis in roles},
+        readings=readings_from_plain({"": json.loads(header.get("ice.readings", "{}"))})[""],
     )

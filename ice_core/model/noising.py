@@ -47,10 +47,10 @@ def noisy_and_target(
     return noisy, noise if prediction == "epsilon" else keep * noise - spoil * latents
 
 
-def fill(template: str, tokens: Sequence[Token]) -> Prompt:
-    """A prompt with learned tokens where the template has "{}"."""
+def fill(template: str, said: Sequence[str | Token]) -> Prompt:
+    """A prompt with words and learned tokens where the template has "{}"."""
     head, tail = (piece.strip() for piece in template.split("{}"))
-    parts: list[str | Token] = [head, *tokens, tail]
+    parts: list[str | Token] = [head, *said, tail]
     return Prompt(tuple(part for part in parts if part != ""))
 
 

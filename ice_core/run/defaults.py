@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 AXES = ("color", "material", "pattern")
 BUNDLED_STEPS = 400
-"""Training steps with the bundled model, which learns faster than a large one."""
+"""Training steps of the methods that start from labels alone, with the bundled model, which learns faster
+than a large one."""
 CHECKPOINT_STEPS = 800
 SNAPSHOT_EVERY = 20
+METHODS: tuple[str, ...] = ("words", "anchored", "paper", "inversion")
+METHOD: Literal["anchored"] = "anchored"
+"""How tokens come about, see `ice_core.training.config.Method`."""
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 """Precisions that a model can be opened in, by name."""
 OTHERS = ("ball", "cup", "chair", "shoe")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ice_core.concepts import ConceptSet, LearnedConcepts
+from ice_core.concepts import ConceptSet, LearnedConcepts, Readings
 from ice_core.figures.presentation import ShownConcept
 from ice_core.model.lora import Lora
 from ice_core.run.report import Report
@@ -29,6 +29,13 @@ class Found:
     """Stage One is over. concepts: at the size the model works at."""
 
     concepts: ConceptSet
+
+
+@dataclass(frozen=True)
+class Read:
+    """What the objects are like has been read."""
+
+    readings: Readings
 
 
 @dataclass(frozen=True)
@@ -67,4 +74,4 @@ class Written:
     report: Report
 
 
-RunEvent = Progress | Found | Preview | Trained | Drawn | Written
+RunEvent = Progress | Found | Read | Preview | Trained | Drawn | Written

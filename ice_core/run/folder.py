@@ -22,7 +22,7 @@ RUN_FILE = "run.json"
 
 @dataclass(frozen=True)
 class RunStart:
-    """What a run was started with. settings: ExtractionSettings as plain data; source: where picture and
+    """What a run was started with. settings, readings: as plain data; source: where picture and
     base model come from, for the command line; date: ISO 8601."""
 
     title: str
@@ -33,6 +33,7 @@ class RunStart:
     settings: Mapping[str, Any]
     source: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    readings: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,9 @@ from typing import TypeVar, cast
 import torch
 from torch import Tensor
 
-from ice_core.concepts import ConceptSet
+from ice_core.attributes.axes import parse_axes
+from ice_core.attributes.values import Axis
+from ice_core.concepts import ConceptSet, readings_from_plain, readings_to_plain
 from ice_core.errors import IceError
 from ice_core.files.embeddings import check_names
 from ice_core.files.images import resize, save_png, working_size
@@ -26,9 +28,10 @@ from ice_core.localization.retrieval.towers import ImageTextModel
 from ice_core.model.backbone import Backbone
 from ice_core.model.prompts import PRIOR_TEMPLATE, SEGMENTATION_TEMPLATE
 from ice_core.run.checks import check_labels, check_prompts, check_vocabulary
-from ice_core.run.events import Found, Progress, RunEvent, Written
+from ice_core.run.events import Found, Progress, Read, RunEvent, Written
 from ice_core.run.folder import History, RunFolder, RunStart
 from ice_core.run.presenting import present
+from ice_core.run.reading import Question, read
 from ice_core.run.report import Report
 from ice_core.run.settings import ExtractionSettings
 from ice_core.run.training import Job, Training
@@ -49,13 +52,19 @@ def extract(
     source: Mapping[str, str] | None = None,
     notes: Sequence[str] = (),
     preview_every: int = 0,
+    axes: Sequence[Axis] | None = None,
+    overruled: Sequence[str] = (),
+    towers: ImageTextModel | None = None,
 ) -> Generator[RunEvent, None, Report]:
     """Find the concepts of a picture [3, H, W] in 0..1, learn their tokens, write everything into `out`.
 
     Without labels the retriever names what is there; labels alone are looked for; labels with masks [h, w]
-    are taken as they are. title, source and notes go into the report; with `preview_every` the objects are
+    are taken as they are. What the objects are like on each axis is read by `towers`, without them by the
+    retriever's model, else by the backbone itself; axes: those of `settings.training.axes` with their
+    values (None: the shipped dictionaries'); overruled: what is known better, such as
+    "vase.material=ceramic". title, source and notes go into the report; with `preview_every` the objects are
     drawn as they are every so many steps. Input is checked when this is called, models work when events
-    are asked for. Nothing is written before concepts are found; from then on `resume` can go on, and
+    are asked for. Nothing is written before concepts are found and read; from then on `resume` can go on, and
     closing the stream or an exception (Ctrl-C too) leaves what was learned. The last event is `Written`.
     Raises IceError for input that cannot be used, and when `out` holds a run already or another process
     works in it.
@@ -70,6 +79,10 @@ def extract(
         raise IceError(f"{len(masks)} masks for {len(labels)} labels; give one label per mask")
     _check(backbone, retriever, settings, labels, masks is None)
     check_tensor_folder(folder.path)
+    names = settings.training.axes
+    ask = Question(tuple(axes) if axes is not None else parse_axes(names), tuple(overruled), towers)
+    if (given := tuple(axis.name for axis in ask.axes)) != names:
+        raise IceError(f"the axes {', '.join(given)} are not the settings' {', '.join(names)}; give the same")
     start = RunStart(
         title=printable(title),
         date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -80,7 +93,7 @@ def extract(
         source=dict(source or {}),
         notes=tuple(notes),
     )
-    events = _extract(backbone, retriever, image, folder, settings, labels, masks, start, preview_every)
+    events = _extract(backbone, retriever, image, folder, settings, labels, masks, start, preview_every, ask)
     return _alone(folder, events)
 
 
@@ -112,6 +125,7 @@ def _extract(
     masks: Sequence[Tensor] | None,
     start: RunStart,
     preview_every: int,
+    ask: Question,
 ) -> Generator[RunEvent, None, Report]:
     # Another run may have begun, and ended, since this one was asked for.
     folder.check_free()
@@ -122,12 +136,18 @@ def _extract(
         absent = [label for label in labels if not any(c.label == label for c in concepts.concepts)]
         missed = tuple(f"nothing was found for the label {label!r}" for label in absent)
         start = replace(start, notes=start.notes + missed)
-    save_png(image, folder.picture)
-    folder.save_history(History((), {"localization": time.monotonic() - clock}))
-    folder.save_start(start, concepts)
+    seconds = {"localization": time.monotonic() - clock}
     yield Found(concepts)
-    judge = retriever.model if isinstance(retriever, Retriever) else None
-    return (yield from _go_on(backbone, folder, preview_every, judge))
+    clock = time.monotonic()
+    if isinstance(retriever, Retriever):
+        ask = replace(ask, towers=ask.towers or retriever.model)
+    readings = yield from read(backbone, concepts, ask, settings)
+    seconds["reading"] = time.monotonic() - clock
+    save_png(image, folder.picture)
+    folder.save_history(History((), seconds))
+    folder.save_start(replace(start, readings=readings_to_plain(readings)), concepts)
+    yield Read(readings)
+    return (yield from _go_on(backbone, folder, preview_every, ask.towers))
 
 
 def resume(
@@ -159,7 +179,10 @@ def _go_on(
         )
     settings = ExtractionSettings.from_plain(start.settings)
     check_names([c.key for c in concepts.concepts], settings.training.axes)
-    job = Job(backbone, concepts, settings, start.title, start.date, preview_every, judge=judge)
+    readings = readings_from_plain(start.readings)
+    job = Job(
+        backbone, concepts, settings, start.title, start.date, preview_every, judge=judge, readings=readings
+    )
     return _resume(job, folder, start)
 
 

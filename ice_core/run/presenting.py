@@ -137,6 +137,7 @@ def present(
                 },
                 prompts=row.prompts,
                 quality=row.quality,
+                readings=job.readings.get(concept.key, {}),
             )
             for concept, row in zip(full, shown, strict=True)
         ),

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from ice_core.files.paths import write_json
 
 if TYPE_CHECKING:
-    from ice_core.evaluation.quality import Quality
+    from ice_core.concepts import Reading
+from ice_core.evaluation.quality import Quality
 
 OUTPUTS = (
     "run.json", "report.json", "history.json", "concepts.safetensors", "training.safetensors",
@@ -25,7 +26,8 @@ OUTPUTS = (
 class ConceptReport:
     """One object. box: left, top, right, bottom and area: count, both in pixels of the input, right and
     bottom exclusive; mask, row, embeddings (by token name): files, relative to the report; quality: by axis,
-    how its properties came out on other objects, where a CLIP could judge."""
+    how its properties came out on other objects, where a CLIP could judge; readings: by axis, what was read
+    of the object."""
 
     key: str
     label: str
@@ -38,6 +40,7 @@ class ConceptReport:
     embeddings: Mapping[str, str]
     prompts: Mapping[str, str]
     quality: Mapping[str, Quality]
+    readings: Mapping[str, Reading]
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, is_dataclass
 from typing import Any, get_type_hints
 
+from ice_core.attributes.reading import ReadingConfig
 from ice_core.errors import IceError
 from ice_core.localization.loop import LocalizationConfig
 from ice_core.model.sampling import SamplingConfig
@@ -38,6 +39,7 @@ class ExtractionSettings:
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     refinement: RefinementConfig = field(default_factory=RefinementConfig)
     showing: ShowingConfig = field(default_factory=ShowingConfig)
+    reading: ReadingConfig = field(default_factory=ReadingConfig)
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> ExtractionSettings:

@@ -6,12 +6,12 @@ import logging
 import math
 import time
 from collections.abc import Generator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 
 from ice_core.composition import showcase_prompts
-from ice_core.concepts import ConceptSet, LearnedConcepts
+from ice_core.concepts import ConceptSet, LearnedConcepts, Readings
 from ice_core.errors import IceError
 from ice_core.files.embeddings import save_concepts
 from ice_core.files.lora import save_lora
@@ -35,7 +35,7 @@ _PREVIEW_STEPS, _PREVIEW_OBJECTS = 8, 4
 class Job:
     """What is trained, and how much is told and kept on the way.
 
-    concepts: at the model's working size; title, date (ISO 8601): go into the files.
+    concepts: at the model's working size; readings: of them; title, date (ISO 8601): go into the files.
     preview_every: steps between `Preview` events, 0 for none.
     keep_snapshots: write every snapshot to disk as it comes; else a state is written only when training
         ends early, and snapshots may be as frequent as one likes.
@@ -50,6 +50,7 @@ class Job:
     preview_every: int = 0
     keep_snapshots: bool = True
     judge: ImageTextModel | None = None
+    readings: Readings = field(default_factory=dict)
 
 
 class Training:
@@ -91,11 +92,13 @@ class Training:
     def _learn(self) -> Generator[RunEvent, None, LearnedConcepts]:
         """The tokens of every object."""
         job, config = self.job, self.job.settings.training
-        if self.state is not None and self.state.step == config.steps:
+        if self.state is not None and self.state.finished:
             return learned_so_far(self.state)
         every = math.gcd(config.snapshot_every, job.preview_every)
         yield Progress(LEARNING, self.state.step if self.state else 0, config.steps)
-        events = train(job.backbone, job.concepts, replace(config, snapshot_every=every), resume=self.state)
+        events = train(
+            job.backbone, job.concepts, replace(config, snapshot_every=every), job.readings, self.state
+        )
         clock, spent = time.monotonic(), self.seconds.get("training", 0.0)
         for event in events:
             self.seconds["training"] = spent + time.monotonic() - clock
@@ -104,7 +107,7 @@ class Training:
                 yield self._step(LEARNING, event)
             elif isinstance(event, Snapshot):
                 self.state = event.state
-                self._snapshot(event.state, config.snapshot_every, config.steps)
+                self._snapshot(event.state, config.snapshot_every, event.state.finished)
                 if self._preview_due(event.state.step):
                     intrinsic = event.state.step > config.switch
                     yield self._preview(learned_so_far(event.state), event.state.step, intrinsic, None)
@@ -131,7 +134,7 @@ class Training:
                 yield self._step(REFINING, event)
             elif isinstance(event, RefinementSnapshot):
                 self.refined = event.state
-                self._snapshot(event.state, config.snapshot_every, config.steps)
+                self._snapshot(event.state, config.snapshot_every, event.state.step == config.steps)
                 if event.state.step and self._preview_due(event.state.step):
                     yield self._preview(learned, before + event.state.step, True, event.state.lora)
             elif isinstance(event, Refined):
@@ -141,8 +144,8 @@ class Training:
     def _step(self, stage: str, event: StepDone) -> Progress:
         return Progress(stage, event.step, event.steps, f"loss {event.losses['total']:.3f}")
 
-    def _snapshot(self, state: TrainingState | RefinementState, every: int, steps: int) -> None:
-        if self.job.keep_snapshots and (state.step % every == 0 or state.step == steps):
+    def _snapshot(self, state: TrainingState | RefinementState, every: int, over: bool) -> None:
+        if self.job.keep_snapshots and (over or state.step % every == 0):
             self.folder.save_progress(state, self.history())
 
     def _preview_due(self, step: int) -> bool:

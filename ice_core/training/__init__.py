@@ -1,9 +1,8 @@
 """Stage Two: tokens that look like the objects of one picture, and like one property of each; and a LoRA
 that draws them closer, where refinement is wanted."""
 
-from ice_core.training.config import TrainingConfig
+from ice_core.training.config import STEPS, AnchoredConfig, Method, TrainingConfig
 from ice_core.training.events import Finished, Snapshot, StepDone, TrainingEvent
-from ice_core.training.inversion import InversionConfig, Inverted, invert
 from ice_core.training.refinement import (
     PriorDrawn,
     Refined,
@@ -17,9 +16,10 @@ from ice_core.training.state import TrainingState, learned_so_far
 from ice_core.training.trainer import train
 
 __all__ = [
+    "STEPS",
+    "AnchoredConfig",
     "Finished",
-    "InversionConfig",
-    "Inverted",
+    "Method",
     "PriorDrawn",
     "Refined",
     "RefinementConfig",
@@ -31,7 +31,6 @@ __all__ = [
     "TrainingConfig",
     "TrainingEvent",
     "TrainingState",
-    "invert",
     "learned_so_far",
     "refine",
     "train",

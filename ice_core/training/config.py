@@ -1,15 +1,24 @@
-"""Settings of Stage Two, with the paper's values as defaults."""
+"""Settings of Stage Two; what belongs to the paper's method has the paper's values as defaults."""
 
 from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, get_args
 
 from ice_core.errors import IceError
 from ice_core.model.backbone import Backbone
 from ice_core.model.prompts import NEUTRAL_TEMPLATES
 
+Method = Literal["words", "anchored", "paper", "inversion"]
+"""How tokens come about: read off as words, learned from those words, as in the paper, by plain inversion."""
+
+STEPS: Mapping[Method, int] = {"words": 0, "anchored": 60, "paper": 800, "inversion": 800}
+"""Optimizer steps that a method takes unless told otherwise; the bundled model needs half of the last two."""
+
+_OWN = -1
 _RESERVED = ("instance", "object")
 _NOT_NEGATIVE = (
     "weight_decay",
@@ -24,11 +33,74 @@ _NOT_NEGATIVE = (
 
 
 @dataclass(frozen=True)
-class TrainingConfig:
-    """What `train` does. Defaults: Cendra and Han, CVPR 2025, unless marked ours.
+class AnchoredConfig:
+    """What the anchored method does; ours, see `ice_core.training.anchored`.
 
-    axes: one plain word per intrinsic property, each a single piece to the model's tokenizer.
-    steps: optimizer steps; the first half is the object level, the second the intrinsic level.
+    batch: noisy copies of every object per step.
+    earliest, latest: their timesteps, as shares of the schedule. In the middle the loss knows a shade best:
+        above 0.9 the model does not know where the object is (`benchmarks/timesteps.py`).
+    rows: embedding rows per token.
+    mixing: share of the steps in which only the mixtures' weights are learned; then residuals join in.
+    mixture_rate: of Adam, for the logarithms of the weights.
+    residual_rate: of Adam, for directions of length 1.
+    keep_close: weight of a direction's squared distance from its mixture's.
+    substitution: chance that a slot of the prompt holds its word instead of its token.
+    instance: learn a throw-away token for what is neither the object nor a property of it.
+    evaluations: noisy copies per object of the fixed set on which states are compared; 0 compares none and
+        keeps the last.
+    evaluate_every: steps between comparisons; patience: of them without a better state before it ends.
+    budget: seconds after which it ends in any case; 0 is no limit.
+
+    Raises IceError for a value that cannot work.
+    """
+
+    batch: int = 8
+    earliest: float = 0.4
+    latest: float = 0.75
+    rows: int = 1
+    mixing: float = 0.5
+    mixture_rate: float = 0.2
+    residual_rate: float = 0.003
+    keep_close: float = 0.01
+    substitution: float = 0.5
+    instance: bool = True
+    evaluations: int = 16
+    evaluate_every: int = 10
+    patience: int = 3
+    budget: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, least in (
+            ("batch", 1),
+            ("rows", 1),
+            ("evaluations", 0),
+            ("evaluate_every", 1),
+            ("patience", 1),
+        ):
+            if getattr(self, name) < least:
+                raise IceError(f"{name} is {getattr(self, name)}: it must be {least} or more")
+        for name in ("mixture_rate", "residual_rate", "keep_close", "budget"):
+            if not (math.isfinite(value := getattr(self, name)) and value >= 0):
+                raise IceError(f"{name} is {value}: it must be 0 or more")
+        if not 0 <= self.earliest < self.latest <= 1:
+            raise IceError(
+                f"earliest is {self.earliest}, latest {self.latest}: both are shares of the schedule, in "
+                "rising order in 0..1"
+            )
+        for name in ("mixing", "substitution"):
+            if not 0 <= (value := getattr(self, name)) <= 1:
+                raise IceError(f"{name} is {value}: it must be in 0..1")
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """What `train` does. Defaults of the paper's method: Cendra and Han, CVPR 2025, unless marked ours.
+
+    axes: one plain word per intrinsic property; the paper's method needs single pieces to the tokenizer.
+    steps: optimizer steps; -1 becomes the method's own number, see `STEPS`. In the paper's method the first
+        half is the object level, the second the intrinsic level.
+    method: see `Method`; anchored: settings of that method. What follows here down to `snapshot_every` is
+        the paper's, but for seed, flip_probability and noise_offset, which all methods share.
     batch: noisy copies of the drawn object per step (they share its template).
     learning_rate, weight_decay: of AdamW. The rate is that of Stable Diffusion 1 and is scaled to the size
         of a model's own words (ours, `row_sizes`), so that one value serves every model. The decay is
@@ -51,7 +123,7 @@ class TrainingConfig:
     """
 
     axes: tuple[str, ...] = ("color", "material", "pattern")
-    steps: int = 800
+    steps: int = _OWN
     batch: int = 1
     learning_rate: float = 5e-4
     weight_decay: float = 1e-2
@@ -68,8 +140,16 @@ class TrainingConfig:
     composition_weight: float = 0.0
     snapshot_every: int = 100
     templates: tuple[str, ...] = NEUTRAL_TEMPLATES
+    method: Method = "anchored"
+    anchored: AnchoredConfig = field(default_factory=AnchoredConfig)
 
     def __post_init__(self) -> None:
+        if self.method not in get_args(Method):
+            raise IceError(f"there is no method {self.method!r}: choose {', '.join(get_args(Method))}")
+        if self.steps == _OWN:
+            object.__setattr__(self, "steps", STEPS[self.method])
+        if self.method == "words" and self.steps:
+            raise IceError(f"steps is {self.steps}, but the method words trains nothing: leave steps out")
         if not self.axes:
             raise IceError("no axes: name at least one property to learn, for example color")
         for axis in self.axes:
@@ -79,8 +159,9 @@ class TrainingConfig:
                 raise IceError(f"the axis {axis!r} is the name of another learned token: choose another word")
             if self.axes.count(axis) > 1:
                 raise IceError(f"the axis {axis!r} is named twice: name each axis once")
-        if self.steps < 2:
-            raise IceError(f"steps is {self.steps}: training has two phases and needs 2 steps or more")
+        least = 2 if self.method in ("anchored", "paper") else STEPS[self.method] and 1
+        if self.steps < least:
+            raise IceError(f"steps is {self.steps}: the method {self.method} needs {least} or more")
         for name, least in (("batch", 1), ("snapshot_every", 1), ("alignment_iterations", 1)):
             if getattr(self, name) < least:
                 raise IceError(f"{name} is {getattr(self, name)}: it must be {least} or more")
@@ -100,11 +181,16 @@ class TrainingConfig:
 
     @property
     def switch(self) -> int:
-        """Steps of phase 1; from this step on it is phase 2."""
-        return self.steps // 2
+        """Steps of phase 1; from this step on it is phase 2. A method of one phase has no second."""
+        if self.method == "anchored":
+            return round(self.steps * self.anchored.mixing)
+        return self.steps // 2 if self.method == "paper" else self.steps
 
     def check_axes(self, backbone: Backbone) -> None:
-        """Refuse an axis that some tokenizer of the backbone breaks up: its anchor would be a mixture."""
+        """Refuse, for the paper's method, an axis that some tokenizer of the backbone breaks up: its anchor
+        would be a mixture."""
+        if self.method != "paper":
+            return
         for axis in self.axes:
             for encoder, rows in backbone.word_rows(axis).items():
                 if len(rows) != 1:

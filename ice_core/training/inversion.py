@@ -1,96 +1,90 @@
-"""Plain textual inversion, to compare with: one token for the whole picture.
+"""Plain textual inversion, to compare with: one token per object, learned from the whole picture.
 
-Source: Gal et al., "An Image is Worth One Word", arXiv 2208.01618, section 3. No masks, no anchors.
+Source: Gal et al., "An Image is Worth One Word", arXiv 2208.01618, section 3. No masks, no anchors:
+nothing tells the objects of a picture apart but the words that their tokens start from.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
-from ice_core.concepts import mean_row
-from ice_core.errors import IceError
+from ice_core.concepts import ConceptSet, Readings, mean_row
 from ice_core.model.backbone import Backbone, Token
 from ice_core.model.noising import draw_noise, fill, noisy_and_target
-from ice_core.model.prompts import NEUTRAL_TEMPLATES
-from ice_core.training.descent import adamw, descend, learning, row_sizes, trainable
-from ice_core.training.events import StepDone
-from ice_core.training.scene import encode_both
+from ice_core.training.config import TrainingConfig
+from ice_core.training.descent import (
+    adamw,
+    descend,
+    learning,
+    moments_of,
+    restore_moments,
+    row_sizes,
+    trainable,
+)
+from ice_core.training.scene import Scene
+from ice_core.training.state import TrainingState, begin
 
 
-@dataclass(frozen=True)
-class InversionConfig:
-    """steps, learning_rate: by default those of `TrainingConfig`, so that equal work is compared."""
-
-    steps: int = 800
-    learning_rate: float = 5e-4
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise IceError(f"steps is {self.steps}: it must be 1 or more")
-        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
-            raise IceError(f"learning_rate is {self.learning_rate}: it must be above 0")
+def begin_inversion(
+    backbone: Backbone, concepts: ConceptSet, config: TrainingConfig, readings: Readings
+) -> TrainingState:
+    """Step 0: each object's one token is the mean embedding row of its label."""
+    tokens = [Token(f"{c.key}.object", mean_row(backbone.word_rows(c.label))) for c in concepts.concepts]
+    return begin(backbone, concepts, config, tokens, readings)
 
 
-@dataclass(frozen=True)
-class Inverted:
-    """The last event; the token is named after the label."""
+class InversionSession:
+    """Every step learns the token of one object, drawn by chance; timesteps are uniform."""
 
-    token: Token
+    phase = 1
+    settled = False
 
+    def __init__(
+        self, backbone: Backbone, scene: Scene, config: TrainingConfig, state: TrainingState
+    ) -> None:
+        self.backbone, self.scene, self.config, self.started = backbone, scene, config, state
+        self.device = scene.latents.device
+        self.done = state.step
+        self.generator = torch.Generator()
+        self.generator.set_state(state.generator.clone())
+        self.alphas = backbone.alphas_cumprod.clone().float()
+        self.tokens = {name: trainable(token, self.device) for name, token in state.tokens.items()}
+        every, sizes = list(self.tokens.values()), row_sizes(backbone)
+        self.optimizer = adamw(every, config.learning_rate, config.weight_decay, sizes)
+        self.rows = {f"{t.name}/{encoder}": rows for t in every for encoder, rows in t.rows.items()}
+        restore_moments(self.optimizer, self.rows, state.moments)
 
-def invert(
-    backbone: Backbone, image: Tensor, label: str, config: InversionConfig | None = None
-) -> Generator[StepDone | Inverted, None, None]:
-    """Learn one token of one row, started from the mean row of `label`, for a picture [3, H, W] in 0..1.
-
-    Timesteps are uniform; every step may mirror the picture. Works inside `torch.inference_mode()`.
-    Raises IceError for a picture that the model cannot take and when the loss is not finite.
-    """
-    height, width = image.shape[-2:]
-    if height % backbone.multiple or width % backbone.multiple:
-        raise IceError(
-            f"the picture is {width} x {height}, but {backbone.name} takes sides that are multiples of "
-            f"{backbone.multiple}: resize it first"
-        )
-    if not label.strip():
-        raise IceError("the label is empty: give a word to start from, such as ball")
-    return _events(backbone, image, label, config or InversionConfig())
-
-
-def _events(
-    backbone: Backbone, image: Tensor, label: str, config: InversionConfig
-) -> Generator[StepDone | Inverted, None, None]:
-    rng = torch.Generator().manual_seed(config.seed)
-    with learning():
-        with torch.no_grad():
-            latents = encode_both(backbone, image)
-        token = trainable(Token(label, mean_row(backbone.word_rows(label))), latents.device)
-        optimizer = adamw([token], config.learning_rate, weight_decay=1e-2, sizes=row_sizes(backbone))
-        alphas = backbone.alphas_cumprod.clone().float()
-    for step in range(1, config.steps + 1):
+    def state(self) -> TrainingState:
+        """A copy of where training stands."""
         with learning():
-            mirrored = torch.randint(2, (1,), generator=rng)
-            timesteps = torch.randint(len(alphas), (1,), generator=rng)
-            noise = draw_noise((1, *latents.shape[1:]), 0, rng).to(latents.device)
-            template = NEUTRAL_TEMPLATES[int(torch.randint(len(NEUTRAL_TEMPLATES), (), generator=rng))]
-            signal = alphas[timesteps].to(latents.device)
-            picture = latents[mirrored.to(latents.device)]
-            noisy, target = noisy_and_target(picture, noise, signal, backbone.prediction)
-            text = backbone.encode_prompts([fill(template, [token])])
-            output = backbone.predict(noisy, timesteps.to(latents.device), text)
-            loss = F.mse_loss(output.float(), target)
-            moved = descend(loss, [token], optimizer)
-        if not moved:
-            raise IceError(
-                f"inversion diverged at step {step} of {config.steps}: lower the learning rate "
-                f"(now {config.learning_rate:g})"
+            return replace(
+                self.started,
+                step=self.done,
+                tokens={name: token.detach() for name, token in self.tokens.items()},
+                moments=moments_of(self.optimizer, self.rows),
+                generator=self.generator.get_state(),
             )
-        yield StepDone(step, config.steps, 1, {"total": loss.item(), "denoising": loss.item()})
-    yield Inverted(token.detach())
+
+    def advance(self) -> dict[str, float] | None:
+        """One step; its losses, or None with nothing changed when they are not finite."""
+        config, rng, scene = self.config, self.generator, self.scene
+        before = rng.get_state()
+        subject = scene.subjects[int(torch.randint(len(scene.subjects), (), generator=rng))]
+        mirrored = (torch.rand(1, generator=rng) < config.flip_probability).long().to(self.device)
+        timesteps = torch.randint(len(self.alphas), (1,), generator=rng)
+        noise = draw_noise((1, *scene.latents.shape[1:]), 0, rng).to(self.device)
+        template = config.templates[int(torch.randint(len(config.templates), (), generator=rng))]
+        token = self.tokens[f"{subject.key}.object"]
+        signal = self.alphas[timesteps].to(self.device)
+        noisy, target = noisy_and_target(scene.latents[mirrored], noise, signal, self.backbone.prediction)
+        text = self.backbone.encode_prompts([fill(template, [token])])
+        output = self.backbone.predict(noisy, timesteps.to(self.device), text)
+        loss = F.mse_loss(output.float(), target)
+        if not descend(loss, [token], self.optimizer):
+            rng.set_state(before)
+            return None
+        self.done += 1
+        return {"total": loss.item(), "denoising": loss.item()}

@@ -105,7 +105,8 @@ def prepare(backbone: Backbone, concepts: ConceptSet, config: TrainingConfig) ->
     """Encode picture, masks, labels and axis words; the image encoder is not needed afterwards."""
     with torch.no_grad():
         latents = encode_both(backbone, concepts.image)
-        size = alignment_size(backbone, latents) if config.alignment_weight else None
+        aligned = config.method == "paper" and config.alignment_weight
+        size = alignment_size(backbone, latents) if aligned else None
         ordered = sorted(concepts.concepts, key=lambda concept: concept.key)
         words = [concept.label for concept in ordered] + list(config.axes)
         anchors = features(backbone, [Prompt((word,)) for word in words])

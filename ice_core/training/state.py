@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ice_core.concepts import ConceptSet, LearnedConcept, LearnedConcepts, mean_row
+from ice_core.concepts import (
+    ConceptSet,
+    LearnedConcept,
+    LearnedConcepts,
+    Reading,
+    Readings,
+    readings_from_plain,
+    readings_to_plain,
+)
 from ice_core.errors import IceError
 from ice_core.model.backbone import Backbone, Token
-from ice_core.training.config import TrainingConfig
+from ice_core.training.config import AnchoredConfig, TrainingConfig
 from ice_core.training.state_file import below, check_progress, check_settings, read_state, state_bytes
 
 _KIND = "training"
@@ -26,9 +34,11 @@ class TrainingState:
     """State after `step` steps; every tensor is a copy on the CPU.
 
     concepts: (key, label) of each object, in the picture's order; tokens: by name, `<key>.instance`,
-    `<key>.object` and, once phase 2 has begun, `<key>.<axis>`; moments: AdamW's, by
+    `<key>.object` and `<key>.<axis>`, as far as the method has them by now; moments: AdamW's, by
     `<token>/<encoder>/<exp_avg | exp_avg_sq | step>`, of the current phase's tokens; generator: state of
-    the random generator [bytes]; picture: hash of the picture that is learned from.
+    the random generator [bytes]; picture: hash of the picture that is learned from; readings: what was read
+    of the objects before; extra: what else a method needs to go on, by name; settled: whether it ended
+    before its last step.
     """
 
     step: int
@@ -41,6 +51,14 @@ class TrainingState:
     base_name: str
     base_fingerprint: str
     architecture: str
+    readings: Readings = field(default_factory=dict)
+    extra: Mapping[str, Tensor] = field(default_factory=dict)
+    settled: bool = False
+
+    @property
+    def finished(self) -> bool:
+        """Whether there is nothing left to do."""
+        return self.settled or self.step == self.config.steps
 
     @property
     def phase(self) -> int:
@@ -55,13 +73,16 @@ class TrainingState:
             for encoder, rows in token.rows.items()
         }
         tensors |= {f"moment/{name}": value for name, value in self.moments.items()}
+        tensors |= {f"extra/{name}": value for name, value in self.extra.items()}
         tensors["generator"] = self.generator
         plain = {
-            field.name: getattr(self, field.name)
-            for field in dataclasses.fields(self)
-            if field.name not in ("tokens", "moments", "generator", "config")
+            one.name: getattr(self, one.name)
+            for one in dataclasses.fields(self)
+            if one.name not in ("tokens", "moments", "generator", "config", "readings", "extra")
         }
-        return state_bytes(_KIND, plain | {"config": dataclasses.asdict(self.config)}, tensors)
+        plain["config"] = dataclasses.asdict(self.config)
+        plain["readings"] = readings_to_plain(self.readings)
+        return state_bytes(_KIND, plain, tensors)
 
     @classmethod
     def load(cls, path: Path | str) -> TrainingState:
@@ -74,21 +95,23 @@ class TrainingState:
         settings: dict[str, Any] = {
             k: tuple(v) if isinstance(v, list) else v for k, v in plain.pop("config").items()
         }
+        settings["anchored"] = AnchoredConfig(**settings["anchored"])
         rows: dict[str, dict[str, Tensor]] = {}
         for name, value in below(tensors, "token").items():
             token, encoder = name.rsplit("/", 1)
             rows.setdefault(token, {})[encoder] = value
         plain["concepts"] = tuple((key, label) for key, label in plain["concepts"])
+        plain["readings"] = readings_from_plain(plain["readings"])
         state = cls(
             **plain,
             tokens={name: Token(name, value) for name, value in rows.items()},
             moments=below(tensors, "moment"),
             generator=tensors["generator"],
             config=TrainingConfig(**settings),
+            extra=below(tensors, "extra"),
         )
         check_progress(state.step, state.config.steps, state.generator)
-        kinds = ("instance", "object", *(state.config.axes if state.step > state.config.switch else ()))
-        missing = {f"{key}.{kind}" for key, _ in state.concepts for kind in kinds} - rows.keys()
+        missing = state._needed() - rows.keys()
         if missing:
             raise ValueError(f"it lacks {', '.join(sorted(missing))}")
         for name, value in state.moments.items():
@@ -96,6 +119,15 @@ class TrainingState:
             if kind != "step" and value.shape != rows[token][encoder].shape:
                 raise ValueError(f"{name} has shape {tuple(value.shape)}")
         return state
+
+    def _needed(self) -> set[str]:
+        """Names of the tokens without which this is no state of its method."""
+        config = self.config
+        if config.method == "paper":
+            late = config.axes if self.step > config.switch else ()
+            return {f"{key}.{kind}" for key, _ in self.concepts for kind in ("instance", "object", *late)}
+        axes = {key: learnable_axes(config, self.readings.get(key, {})) for key, _ in self.concepts}
+        return {f"{key}.{kind}" for key, _ in self.concepts for kind in ("object", *axes[key])}
 
     def check(self, backbone: Backbone, concepts: ConceptSet, config: TrainingConfig) -> None:
         """Raise IceError unless going on with this model, picture and settings gives the same numbers."""
@@ -130,21 +162,45 @@ def picture_hash(image: Tensor) -> str:
     return hashlib.sha256(repr(tuple(pixels.shape)).encode() + pixels.numpy().tobytes()).hexdigest()
 
 
+def learnable_axes(config: TrainingConfig, readings: Mapping[str, Reading]) -> tuple[str, ...]:
+    """The axes of which an object gets a token, by what was read of it.
+
+    One where nothing fits, or that a user left out, gets none: it would be invented. A free axis, of which
+    nothing can be read, is learned from its own name by the anchored method only. Plain inversion knows no
+    axes.
+    """
+    if config.method == "inversion":
+        return ()
+    if config.method == "paper":
+        return config.axes
+    free = {
+        axis
+        for axis in config.axes
+        if axis not in readings or not (readings[axis].candidates or readings[axis].reader == "user")
+    }
+    fitting = {axis for axis in config.axes if axis not in free and readings[axis].value is not None}
+    return tuple(a for a in config.axes if a in fitting or (a in free and config.method == "anchored"))
+
+
 def learned_so_far(state: TrainingState) -> LearnedConcepts:
     """What can be used of an unfinished training.
 
-    In phase 1 there are no intrinsic tokens yet; they are given phase 2's start values, the instance
-    token's rows.
+    In the paper's phase 1 there are no intrinsic tokens yet; they are given phase 2's start values, the
+    instance token's rows.
     """
     learned = []
     for key, label in state.concepts:
-        instance = state.tokens[f"{key}.instance"]
-        intrinsics = {
-            axis: Token(f"{key}.{axis}", state.tokens.get(f"{key}.{axis}", instance).rows).detach()
-            for axis in state.config.axes
-        }
+        instance = state.tokens.get(f"{key}.instance")
+        readings = dict(state.readings.get(key, {}))
+        intrinsics = {}
+        for axis in learnable_axes(state.config, readings):
+            name = f"{key}.{axis}"
+            token = state.tokens.get(name, instance)
+            assert token is not None
+            intrinsics[axis] = Token(name, token.rows).detach()
         object_ = state.tokens[f"{key}.object"].detach()
-        learned.append(LearnedConcept(key, label, instance.detach(), object_, intrinsics))
+        own = instance.detach() if instance else None
+        learned.append(LearnedConcept(key, label, own, object_, intrinsics, readings))
     return LearnedConcepts(
         concepts=tuple(learned),
         axes=state.config.axes,
@@ -156,18 +212,18 @@ def learned_so_far(state: TrainingState) -> LearnedConcepts:
     )
 
 
-def begin(backbone: Backbone, concepts: ConceptSet, config: TrainingConfig) -> TrainingState:
-    """Step 0: instance and object token of each object are the mean embedding row of its label."""
-    tokens = {}
-    for concept in concepts.concepts:
-        rows = mean_row(backbone.word_rows(concept.label))
-        for kind in ("instance", "object"):
-            token = Token(f"{concept.key}.{kind}", rows).detach()
-            tokens[token.name] = token
+def begin(
+    backbone: Backbone,
+    concepts: ConceptSet,
+    config: TrainingConfig,
+    tokens: Sequence[Token],
+    readings: Readings | None = None,
+) -> TrainingState:
+    """Step 0 of any method, with the tokens that it starts from."""
     return TrainingState(
         step=0,
         concepts=tuple((c.key, c.label) for c in concepts.concepts),
-        tokens=tokens,
+        tokens={token.name: token.detach() for token in tokens},
         moments={},
         generator=torch.Generator().manual_seed(config.seed).get_state(),
         config=config,
@@ -175,4 +231,5 @@ def begin(backbone: Backbone, concepts: ConceptSet, config: TrainingConfig) -> T
         base_name=backbone.name,
         base_fingerprint=backbone.fingerprint,
         architecture=backbone.architecture,
+        readings={key: dict(axes) for key, axes in (readings or {}).items()},
     )

@@ -14,7 +14,9 @@ from ice_core.run.settings import ExtractionSettings
 from ice_core.training.config import TrainingConfig
 
 SETTINGS = ExtractionSettings(
-    TrainingConfig(axes=("color", "material"), steps=8, seed=3, snapshot_every=2, alignment_iterations=5),
+    TrainingConfig(
+        axes=("color", "material"), steps=8, seed=3, snapshot_every=2, alignment_iterations=5, method="paper"
+    ),
     LocalizationConfig(max_rounds=2),
     SamplingConfig(steps=2),
 )

@@ -6,7 +6,7 @@ import torch
 from fakes import FakeBackbone
 from torch import Tensor
 
-from ice_core.concepts import Concept, ConceptSet, LearnedConcepts
+from ice_core.concepts import Concept, ConceptSet, LearnedConcepts, Readings
 from ice_core.model.attention import AttentionRecorder
 from ice_core.model.backbone import TextFeatures
 from ice_core.model.lora import Lora
@@ -34,7 +34,9 @@ def scene(*labels: str, size: tuple[int, int] = (64, 64)) -> ConceptSet:
     return ConceptSet(image, tuple(concepts), torch.zeros(height, width, dtype=torch.bool))
 
 
-SHORT = TrainingConfig(steps=8, learning_rate=1.3e-4, snapshot_every=4, alignment_iterations=10)
+SHORT = TrainingConfig(
+    steps=8, learning_rate=1.3e-4, snapshot_every=4, alignment_iterations=10, method="paper"
+)
 
 
 def run(
@@ -42,8 +44,9 @@ def run(
     config: TrainingConfig = SHORT,
     backbone: FakeBackbone | None = None,
     resume: TrainingState | None = None,
+    readings: Readings | None = None,
 ) -> tuple[list[StepDone], LearnedConcepts]:
-    events = list(train(backbone or FakeBackbone(), concepts or scene(), config, resume))
+    events = list(train(backbone or FakeBackbone(), concepts or scene(), config, readings, resume))
     assert isinstance(events[-1], Finished)
     return [event for event in events if isinstance(event, StepDone)], events[-1].learned
 

@@ -15,7 +15,7 @@ from ice_core.training.trainer import train
 
 
 def ask(backbone: Backbone, questions: dict[str, Tensor]) -> dict[str, Tensor]:
-    """questions: picture [3, 128, 128], mask [128, 128] bool, noise [2, 4, 16, 16]."""
+    """questions: picture [3, 128, 128], mask [128, 128] bool, noise [2, C, 16, 16]."""
     answers: dict[str, Tensor] = {"alphas": backbone.alphas_cumprod}
     answers["numbers"] = torch.tensor(
         [backbone.factor, backbone.channels, backbone.multiple, backbone.native_size]
@@ -53,7 +53,7 @@ def ask(backbone: Backbone, questions: dict[str, Tensor]) -> dict[str, Tensor]:
     background = torch.zeros_like(questions["mask"])
     found = (Concept("ball", "ball", questions["mask"], 1.0),)
     concepts = ConceptSet(questions["picture"], found, background)
-    for event in train(backbone, concepts, TrainingConfig(steps=6, alignment_iterations=20)):
+    for event in train(backbone, concepts, TrainingConfig(steps=6, alignment_iterations=20, method="paper")):
         if isinstance(event, Finished):
             for name, learned in event.learned.tokens.items():
                 answers[f"learned/{name}"] = learned.rows["clip_l"]

@@ -13,7 +13,7 @@ NODES = {
     "ICEDemoScene": ("IMAGE", "MASK", "STRING"),
     "ICEConceptRetriever": ("ICE_WORDS", "STRING", "IMAGE"),
     "ICEAttentionSegmentor": ("ICE_CONCEPTS", "MASK", "STRING", "IMAGE"),
-    "ICEIntrinsicTrainer": ("ICE_LEARNED", "LORA_MODEL", "LOSS_MAP", "IMAGE"),
+    "ICEIntrinsicTrainer": ("ICE_LEARNED", "LORA_MODEL", "LOSS_MAP", "IMAGE", "IMAGE"),
     "ICEConceptComposer": ("CONDITIONING", "STRING"),
     "ICESaveConcepts": ("STRING",),
     "ICELoadConcepts": ("ICE_LEARNED", "STRING"),

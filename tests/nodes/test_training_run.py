@@ -10,9 +10,11 @@ import pytest
 import torch
 from fakes import FakeBackbone
 
+from ice_core.attributes.axes import parse_axes
 from ice_core.concepts import Concept, ConceptSet
 from ice_core.errors import IceError
 from ice_core.files.embeddings import load_concepts
+from ice_core.run.reading import Question
 from ice_core.training.config import TrainingConfig
 from ice_core.training.refinement_state import RefinementConfig
 from nodes import training_run
@@ -50,9 +52,12 @@ def job(**changes: Any) -> Job:
     mask = torch.zeros(64, 64, dtype=torch.bool)
     mask[8:40, 8:40] = True
     found = ConceptSet(image, (Concept("ball", "ball", mask, 0.5),), ~mask)
-    training = TrainingConfig(("color", "material"), steps=6, alignment_iterations=5)
+    training = TrainingConfig(("color", "material"), steps=6, alignment_iterations=5, method="paper")
     refinement = RefinementConfig(prior_pictures=1)
-    return replace(Job(FakeBackbone(), image, found, training, refinement, 0), **changes)
+    return replace(
+        Job(FakeBackbone(), image, found, training, refinement, 0, Question(parse_axes(training.axes))),
+        **changes,
+    )
 
 
 def refined() -> Job:
@@ -146,7 +151,7 @@ def test_the_key_changes_with_what_matters_and_with_nothing_else() -> None:
     mask[0, 0] = True
     other = replace(job().concepts, concepts=(Concept("ball", "ball", mask, 0.5),))
     for changed in (
-        job(training=TrainingConfig(("color",), steps=6)),
+        job(training=TrainingConfig(("color",), steps=6, method="paper")),
         job(training=replace(job().training, seed=1)),
         job(concepts=other),
         refined(),

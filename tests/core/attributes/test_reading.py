@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ice_core.attributes.reading import (
     ReadingConfig,
-    alike,
+    closeness,
     probabilities,
     read_with_clip,
     reading_of,
@@ -97,9 +97,9 @@ def test_probabilities_are_the_models_own_softmax_at_another_temperature() -> No
 def test_near_synonyms_are_sure_together() -> None:
     axis = Axis("color", ("crimson", "blue", "red", "green"))
     weights = torch.tensor([0.4, 0.1, 0.38, 0.12])
-    alone = reading_of(axis, weights, torch.eye(4, dtype=torch.bool), "clip", 2, 0.5)
-    near = torch.eye(4, dtype=torch.bool)
-    near[0, 2] = near[2, 0] = True
+    alone = reading_of(axis, weights, torch.eye(4), "clip", 2, 0.5)
+    near = torch.eye(4)
+    near[0, 2] = near[2, 0] = 0.9
     together = reading_of(axis, weights, near, "clip", 2, 0.5)
     assert not alone.fits
     assert together.fits
@@ -108,16 +108,16 @@ def test_near_synonyms_are_sure_together() -> None:
 
 def test_no_group_of_synonyms_fits_by_its_size_alone() -> None:
     axis, even = Axis("finish", ("matte", "glossy", "satin")), torch.ones(3) / 3
-    near = torch.eye(3, dtype=torch.bool)
-    near[0, 1] = near[1, 0] = True
+    near = torch.eye(3)
+    near[0, 1] = near[1, 0] = 0.9
     assert not reading_of(axis, even, near, "clip", 3, 0.5).fits
-    assert not reading_of(axis, even, torch.ones(3, 3, dtype=torch.bool), "clip", 3, 0.5).fits
+    assert not reading_of(axis, even, torch.ones(3, 3), "clip", 3, 0.5).fits
     assert reading_of(axis, torch.tensor([0.6, 0.3, 0.1]), near, "clip", 3, 0.5).fits
 
 
 def test_alike_are_values_that_lie_in_one_direction() -> None:
     directions = torch.tensor([[1.0, 0, 5], [0.95, 0.1, 5], [-1, 0, 5], [0, -1, 5]])
-    near = alike(directions)
+    near = closeness(directions) > 0.7
     assert near[0, 1]
     assert near[1, 0]
     assert near.sum() == 6

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from ice_core.errors import IceError
 from ice_core.files.embeddings import load_concepts
-from ice_core.run.events import Drawn, Found, Preview, Progress, RunEvent, Trained, Written
+from ice_core.run.events import Drawn, Found, Preview, Progress, Read, RunEvent, Trained, Written
 from ice_core.run.pipeline import extract, finish, resume
 from ice_core.run.settings import ExtractionSettings
 
@@ -42,7 +42,7 @@ def test_an_extraction_writes_everything_and_the_report_says_where(tmp_path: Pat
     assert first["prompts"][together] == "a photo of a {ball.color} {ball.material} {ball-2.object}"
     assert report["image_size"] == [160, 96]
     assert report["working_size"] == [80, 48]
-    assert set(report["seconds"]) == {"localization", "training", "pictures", "writing"}
+    assert set(report["seconds"]) == {"localization", "reading", "training", "pictures", "writing"}
     assert report["peak_memory_mib"] is None or report["peak_memory_mib"] > 50
     assert report["settings"]["training"]["steps"] == 8
     named = [*report["pictures"].values()]
@@ -55,7 +55,9 @@ def test_an_extraction_writes_everything_and_the_report_says_where(tmp_path: Pat
     with Image.open(tmp_path / "out" / "masks" / "ball.png") as mask:
         assert mask.size == (160, 96)
     stages = list(dict.fromkeys(p.stage for p in seen))
-    assert stages == ["finding objects", "learning tokens", "drawing pictures", "writing files"]
+    assert stages == [
+        "finding objects", "reading properties", "learning tokens", "drawing pictures", "writing files"
+    ]  # fmt: skip
     assert max(p.done for p in seen if p.stage == "learning tokens") == 8
 
 
@@ -119,7 +121,7 @@ def test_events_tell_what_was_found_learned_drawn_and_written_and_previews_come_
         extract(*given, tmp_path / "out", SETTINGS, ["ball", "ball"], masks, preview_every=3), events.append
     )
     kinds = dict.fromkeys(type(e) for e in events if not isinstance(e, Progress))
-    assert list(kinds) == [Found, Preview, Trained, Drawn, Written]
+    assert list(kinds) == [Found, Read, Preview, Trained, Drawn, Written]
     previews = [e for e in events if isinstance(e, Preview)]
     assert [e.step for e in previews] == [3, 6]
     assert previews[0].keys == ("ball", "ball-2")

@@ -53,7 +53,7 @@ def test_an_extraction_with_refinement_writes_a_lora_and_draws_with_it(tmp_path:
     rows = [(tmp_path / n / "rows" / "ball.png").read_bytes() for n in ("out", "plain")]
     assert rows[0] != rows[1]
     stages = list(dict.fromkeys(p.stage for p in seen))
-    assert stages[1:5] == ["learning tokens", "drawing a prior", "refining weights", "drawing pictures"]
+    assert stages[2:6] == ["learning tokens", "drawing a prior", "refining weights", "drawing pictures"]
     assert [(p.done, p.total) for p in seen if p.stage == "drawing a prior"] == [(1, 2), (2, 2)]
     assert len(json.loads((tmp_path / "out" / "history.json").read_text())["losses"]) == 8 + 6
 

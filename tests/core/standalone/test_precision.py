@@ -37,7 +37,7 @@ def test_a_model_in_bfloat16_learns_rows_in_float32(path: Path) -> None:
     model = load_model(path, "cpu", "bfloat16")
     assert isinstance(model, StandaloneBackbone)
     assert {p.dtype for m in (model.unet, model.vae) for p in m.parameters()} == {torch.bfloat16}
-    config = TrainingConfig(("color", "material"), steps=4, alignment_iterations=5)
+    config = TrainingConfig(("color", "material"), steps=4, alignment_iterations=5, method="paper")
     *_, last = train(model, scene("ball", "cube"), config)
     assert isinstance(last, Finished)
     assert last.learned.tokens

@@ -5,46 +5,39 @@ from __future__ import annotations
 import pytest
 import torch
 from fakes import FakeBackbone
-from training_runs import Breaking, scene
+from training_runs import run, scene
 
-from ice_core.errors import IceError
-from ice_core.model.backbone import Token
-from ice_core.training import (
-    InversionConfig,
-    Inverted,
-    StepDone,
-    invert,
-)
+from ice_core.model.backbone import Prompt, Token
+from ice_core.model.noising import draw_noise
+from ice_core.training import TrainingConfig
 from ice_core.training.descent import adamw, row_sizes, trainable
 
 
-def test_plain_inversion_learns_one_token_of_the_whole_picture() -> None:
-    backbone = FakeBackbone()
-    before = {name: weight.clone() for name, weight in backbone.weights.items()}
-    *steps, last = invert(
-        backbone, scene().image, "toy ball", InversionConfig(steps=300, learning_rate=6.5e-4)
-    )
-    assert isinstance(last, Inverted)
-    totals = torch.tensor([s.losses["total"] for s in steps if isinstance(s, StepDone)])
-    assert len(totals) == 300
-    assert totals[-100:].mean() < totals[:100].mean()
-    assert last.token.rows["clip_l"].shape == (1, 16)
-    assert all(torch.equal(backbone.weights[name], before[name]) for name in before)
-    *_, again = invert(backbone, scene().image, "toy ball", InversionConfig(steps=300, learning_rate=6.5e-4))
-    assert isinstance(again, Inverted)
-    assert torch.equal(again.token.rows["clip_l"], last.token.rows["clip_l"])
+def test_plain_inversion_learns_a_token_per_object_of_the_whole_picture() -> None:
+    config = TrainingConfig(steps=600, learning_rate=6.5e-4, method="inversion")
+    steps, learned = run(scene("toy ball", "cube"), config)
+    totals = torch.tensor([step.losses["total"] for step in steps])
+    assert len(totals) == 600
+    assert totals[-200:].mean() < totals[:200].mean()
+    assert set(learned.tokens) == {"toy-ball-0.object", "cube-1.object"}
+    assert learned.concepts[0].object.rows["clip_l"].shape == (1, 16)
 
 
-def test_plain_inversion_refuses_what_it_cannot_do() -> None:
-    image = scene().image
-    with pytest.raises(IceError, match="60 x 64"):
-        invert(FakeBackbone(), image[..., :60], "ball")
-    with pytest.raises(IceError, match="label is empty"):
-        invert(FakeBackbone(), image, " ")
-    with pytest.raises(IceError, match="steps is 0"):
-        InversionConfig(steps=0)
-    with pytest.raises(IceError, match="diverged at step 2 of 5"):
-        list(invert(Breaking(1), image, "ball", InversionConfig(steps=5)))
+def test_its_loss_is_the_noise_s_mean_squared_error() -> None:
+    """The first step, written down once more."""
+    backbone, concepts = FakeBackbone(), scene("ball")
+    config = TrainingConfig(steps=1, method="inversion", templates=("a photo of a {}",))
+    step = run(concepts, config)[0][0]
+    rng = torch.Generator().manual_seed(0)
+    torch.randint(1, (), generator=rng)
+    mirrored = bool(torch.rand(1, generator=rng) < config.flip_probability)
+    timestep = torch.randint(1000, (1,), generator=rng)
+    noise = draw_noise((1, 4, 8, 8), 0, rng)
+    image = concepts.image.flip(-1) if mirrored else concepts.image
+    signal = backbone.alphas_cumprod[timestep].view(1, 1, 1, 1)
+    noisy = signal.sqrt() * backbone.encode_image(image[None]) + (1 - signal).sqrt() * noise
+    output = backbone.predict(noisy, timestep, backbone.encode_prompts([Prompt(("a photo of a ball",))]))
+    assert step.losses["total"] == pytest.approx(float((output - noise).square().mean()), rel=1e-5)
 
 
 def test_a_step_is_as_long_as_the_model_s_words_make_it() -> None:

@@ -51,13 +51,13 @@ def assert_same_losses(quick: StepDone, literal: StepDone) -> None:
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_first_losses_are_those_of_the_quick_loop(backbone: StandaloneBackbone, seed: int) -> None:
-    steps, *_ = both(backbone, ("ball", "cube"), TrainingConfig(steps=2, seed=seed))
+    steps, *_ = both(backbone, ("ball", "cube"), TrainingConfig(steps=2, seed=seed, method="paper"))
     assert_same_losses(*steps[0])
 
 
 def test_both_phases_learn_the_same_tokens(backbone: StandaloneBackbone) -> None:
     # One object: a second one would be decayed by the literal loop in steps that do not show it.
-    steps, quick, literal = both(backbone, ("ball",), TrainingConfig(steps=2))
+    steps, quick, literal = both(backbone, ("ball",), TrainingConfig(steps=2, method="paper"))
     for pair in steps:
         assert_same_losses(*pair)
     assert literal.tokens.keys() == quick.tokens.keys()
@@ -73,7 +73,7 @@ def test_the_model_is_as_before_when_closed(backbone: StandaloneBackbone) -> Non
         return [words, text.context, text.pooled, backbone.predict(noisy, torch.tensor([500]), text)]
 
     before, processors = answers(), backbone.unet.attn_processors
-    events = train_literal(backbone, scene("ball"), TrainingConfig(steps=2))
+    events = train_literal(backbone, scene("ball"), TrainingConfig(steps=2, method="paper"))
     next(events)
     events.close()
     assert all(torch.equal(now, then) for now, then in zip(answers(), before, strict=True))

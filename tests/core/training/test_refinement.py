@@ -38,7 +38,7 @@ SHORT = RefinementConfig(steps=6, rank=2, learning_rate=1e-2, prior_pictures=3, 
 
 @pytest.fixture(scope="module")
 def learned() -> LearnedConcepts:
-    config = TrainingConfig(steps=4, alignment_weight=0)
+    config = TrainingConfig(steps=4, alignment_weight=0, method="paper")
     *_, last = train(FakeBackbone(), scene(), config)
     assert isinstance(last, Finished)
     return last.learned

@@ -46,7 +46,7 @@ def test_an_axis_of_several_pieces_is_refused_with_their_number() -> None:
             return super().word_rows(text.replace("iridescence", "irid esc ence"))
 
     with pytest.raises(IceError, match="'iridescence' is 3 pieces to the tokenizer of clip_l"):
-        train(Splitting(), scene(), TrainingConfig(axes=("color", "iridescence")))
+        train(Splitting(), scene(), TrainingConfig(axes=("color", "iridescence"), method="paper"))
 
 
 def test_concepts_that_cannot_be_learned_are_refused_before_any_work() -> None:

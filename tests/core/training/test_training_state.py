@@ -24,7 +24,12 @@ from ice_core.training import (
 @pytest.mark.parametrize("stop", [4, 10, 14])
 def test_a_resumed_run_gives_the_numbers_of_a_straight_one(tmp_path: Path, stop: int) -> None:
     config = TrainingConfig(
-        steps=20, learning_rate=1.3e-4, snapshot_every=2, composition_weight=0.1, alignment_iterations=10
+        steps=20,
+        learning_rate=1.3e-4,
+        snapshot_every=2,
+        composition_weight=0.1,
+        alignment_iterations=10,
+        method="paper",
     )
     straight = run(config=config)
     events = train(FakeBackbone(), scene(), config)
@@ -41,7 +46,7 @@ def test_a_resumed_run_gives_the_numbers_of_a_straight_one(tmp_path: Path, stop:
 def test_resuming_a_finished_run_only_hands_over_the_result() -> None:
     *_, finished = train(FakeBackbone(), scene(), SHORT)
     assert isinstance(finished, Finished)
-    events = list(train(FakeBackbone(), scene(), SHORT, finished.state))
+    events = list(train(FakeBackbone(), scene(), SHORT, resume=finished.state))
     assert [type(e) for e in events] == [Finished]
     assert same(events[0].learned, finished.learned)
 
@@ -72,7 +77,7 @@ def test_a_state_of_other_things_is_refused_with_what_differs() -> None:
         (FakeBackbone(), picture, dataclasses.replace(SHORT, seed=9), state, "made with seed 0, not 9"),
     ):
         with pytest.raises(IceError, match=message):
-            train(backbone, concepts, config, resume)
+            train(backbone, concepts, config, resume=resume)
 
 
 def test_snapshots_may_be_taken_at_another_pace_after_resuming() -> None:

@@ -1,0 +1,90 @@
+"""What each part of anchored training is worth: each off in turn, fewer and more steps, more rows per token.
+
+    python benchmarks/ablation.py --scenes 10 --seed 3 --out benchmarks/results/ablation.json
+
+The figures are those of `benchmarks/concepts.py`, a key per variant; `default` is the method as it ships.
+With `--markdown` the table of the README is printed too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from concepts import FIRST_SEED, Tally, learn, score
+from results import write_results
+
+from ice_core.model.sampling import SamplingConfig
+from ice_core.training.config import AnchoredConfig, TrainingConfig
+from ice_core.world.bundled import load_bundled_backbone, load_bundled_towers
+from ice_core.world.judge import load_judge
+from ice_core.world.scenes import INTRINSIC_AXES, sample_scene
+
+STEPS = (25, 50, 100, 200, 400, 800)
+ROWS = (2, 3, 4)
+COLUMNS = (
+    "transfer.color", "transfer.material", "transfer.pattern", "recomposition", "shade_error", "scale_error",
+    "seconds_per_object",
+)  # fmt: skip
+
+
+def variants(only: list[str] | None) -> Mapping[str, TrainingConfig]:
+    """Every training that is compared, by name."""
+    plain = TrainingConfig(INTRINSIC_AXES)
+    off: dict[str, AnchoredConfig] = {
+        "no mixture": replace(plain.anchored, mixing=0.0, mixture_rate=0.0),
+        "no residual": replace(plain.anchored, residual_rate=0.0),
+        "no substitution": replace(plain.anchored, substitution=0.0),
+        "no throw-away token": replace(plain.anchored, instance=False),
+        "no pull to the words": replace(plain.anchored, keep_close=0.0),
+        "last state instead of the best": replace(plain.anchored, evaluations=0),
+    }
+    patient = replace(plain.anchored, patience=10**6)
+    every = {"words": replace(plain, method="words", steps=0), "default": plain}
+    every |= {name: replace(plain, anchored=config) for name, config in off.items()}
+    every |= {f"{n} steps": replace(plain, steps=n, anchored=patient) for n in STEPS}
+    every |= {f"{n} rows": replace(plain, anchored=replace(plain.anchored, rows=n)) for n in ROWS}
+    return {name: config for name, config in every.items() if only is None or name in only}
+
+
+def table(tallies: Mapping[str, Tally]) -> str:
+    lines = ["| | " + " | ".join(COLUMNS) + " |", "| --- |" + " --- |" * len(COLUMNS)]
+    for name, tally in tallies.items():
+        figures = tally.figures()
+        lines.append(f"| {name} | " + " | ".join(str(figures.get(column, "")) for column in COLUMNS) + " |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--scenes", type=int, default=10)
+    parser.add_argument("--seed", type=int, default=3)
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="these variants alone")
+    parser.add_argument("--markdown", action="store_true")
+    parser.add_argument("--out", type=Path, required=True)
+    args = parser.parse_args()
+    backbone, judge, config = load_bundled_backbone(), load_judge(), SamplingConfig()
+    towers, trainings = load_bundled_towers(backbone), variants(args.only)
+    if not trainings:
+        parser.error(f"there is no variant {args.only}; there are: {', '.join(variants(None))}")
+    tallies, objects = {name: Tally() for name in trainings}, 0
+    for n in range(args.scenes):
+        scene = sample_scene(FIRST_SEED + 10_000 * args.seed + n, "seen")
+        for name, training in trainings.items():
+            parts, seconds = learn(backbone, towers, scene, replace(training, seed=args.seed))
+            for i, item in enumerate(scene.objects):
+                tallies[name].add("seconds_per_object", [seconds])
+                score(backbone, judge, item, parts[i], tallies[name], config, args.seed + 1000 * n + i, 2)
+        objects += len(scene.objects)
+        print(f"scene {n + 1} of {args.scenes}", file=sys.stderr, flush=True)
+        settings = {"seed": args.seed, "scenes": n + 1, "objects": objects}
+        write_results(args.out, {name: tally.figures() for name, tally in tallies.items()}, settings)
+    if args.markdown:
+        print(table(tallies))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,55 @@
+"""What the objects of a picture are like, read by whatever can, as part of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass
+
+import torch
+
+from ice_core.attributes.denoising_reader import read_with_model
+from ice_core.attributes.overruling import overrule
+from ice_core.attributes.reading import read_with_clip
+from ice_core.attributes.values import Axis
+from ice_core.concepts import ConceptSet, Readings
+from ice_core.localization.retrieval.towers import ImageTextModel
+from ice_core.model.backbone import Backbone
+from ice_core.run.events import Progress, RunEvent
+from ice_core.run.settings import ExtractionSettings
+
+READING = "reading properties"
+_STARTS_FROM_WORDS = ("words", "anchored")
+
+
+@dataclass(frozen=True)
+class Question:
+    """axes: what is asked of every object; overruled: what is known already, "vase.material=ceramic";
+    towers: what looks at the objects, None for the backbone itself."""
+
+    axes: tuple[Axis, ...]
+    overruled: tuple[str, ...] = ()
+    towers: ImageTextModel | None = None
+
+
+def read(
+    backbone: Backbone, concepts: ConceptSet, ask: Question, settings: ExtractionSettings
+) -> Generator[RunEvent, None, Readings]:
+    """Readings of every object. The backbone is only troubled where the method starts from words.
+
+    Raises IceError for something overruled that is not there.
+    """
+    yield Progress(READING, 0, 1)
+    readings: Readings = {concept.key: {} for concept in concepts.concepts}
+    if ask.towers is not None:
+        readings = read_with_clip(ask.towers, concepts, ask.axes, settings.reading)
+    elif settings.training.method in _STARTS_FROM_WORDS:
+        generator = torch.Generator().manual_seed(settings.training.seed)
+        readings = read_with_model(backbone, concepts, ask.axes, None, generator)
+    readings = overrule(readings, ask.overruled, concepts, ask.axes)
+    yield Progress(READING, 1, 1, "; ".join(_line(key, readings) for key in readings))
+    return readings
+
+
+def _line(key: str, readings: Readings) -> str:
+    """ "ball: red, metal"."""
+    return f"{key}: {', '.join(r.value for r in readings[key].values() if r.value) or 'nothing fits'}"

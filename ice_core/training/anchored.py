@@ -1,0 +1,316 @@
+"""The anchored method: tokens that start at the words read of an object and stay on their own axis (ours).
+
+Every token is a mixture of the word that was read and of its neighbors, whose weights are learned first, and
+a residual that keeps out of the other axes' words (`mixture.py`). In every step each slot of the prompt
+holds, by chance, its token or its word, so that no token leans on another and each works in a sentence of
+words. A throw-away token takes in what is neither (BiCo, arXiv 2512.09824). States are compared on a fixed
+set of noises, timesteps and templates, the words' own state among them; the best is kept, and training ends
+when none has got better for a while (DVAR, arXiv 2302.04841).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from ice_core.concepts import ConceptSet, Reading, Readings, as_people_write
+from ice_core.model.backbone import Backbone, Prompt, Token
+from ice_core.model.noising import draw_noise, fill, noisy_and_target
+from ice_core.training.config import TrainingConfig
+from ice_core.training.descent import learning, moments_of, restore_moments
+from ice_core.training.losses import masked_denoising_loss
+from ice_core.training.mixture import Mixture, mixture_of, spans
+from ice_core.training.scene import Scene
+from ice_core.training.state import TrainingState, begin, learnable_axes
+
+_THROW_AWAY_START = "the"
+_AVERAGE_DECAY = 0.9
+"""Of the moving average of what is learned, per step: single steps follow single noises."""
+_EVALUATION_SEED = 1
+"""Added to the training's seed, so that the fixed set is none of the noises that are learned from."""
+
+Values = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A place in an object's prompt. word: what may stand there instead; None: nothing does."""
+
+    mixture: Mixture
+    word: str | None
+
+
+@dataclass(frozen=True)
+class _Copies:
+    """Noisy copies of one object. mirrored, timesteps: [B]; noise: [B, C, h, w]; templates: B of them."""
+
+    mirrored: Tensor
+    timesteps: Tensor
+    noise: Tensor
+    templates: tuple[str, ...]
+
+
+def slots_of(
+    backbone: Backbone, key: str, label: str, config: TrainingConfig, readings: Readings
+) -> tuple[Slot, ...]:
+    """Throw-away token, properties in the order in which people write them, object."""
+    of = readings.get(key, {})
+    axes = as_people_write(learnable_axes(config, of))
+    words = {axis: _mixed(of[axis]) if axis in of else [] for axis in axes}
+    likely = {axis: [c.value for c in of[axis].candidates] if axis in of else [] for axis in axes}
+    groups = {axis: list(dict.fromkeys(words[axis] + likely[axis])) for axis in axes}
+    every = spans(backbone, list(groups.values()))
+    slots = []
+    if config.anchored.instance:
+        start = mixture_of(backbone, f"{key}.instance", [_THROW_AWAY_START], [1.0], every)
+        slots.append(Slot(start, None))
+    rows = config.anchored.rows
+    for axis in axes:
+        others = spans(backbone, [groups[other] for other in axes if other != axis])
+        said = words[axis] or [axis]
+        weights = {c.value: c.weight for c in of[axis].candidates} if words[axis] else {axis: 1.0}
+        shares = [weights.get(word, 0.0) for word in said]
+        mixture = mixture_of(backbone, f"{key}.{axis}", said, shares, others, rows)
+        slots.append(Slot(mixture, said[0] if words[axis] else None))
+    slots.append(Slot(mixture_of(backbone, f"{key}.object", [label], [1.0], every, rows), label))
+    return tuple(slots)
+
+
+def _mixed(reading: Reading) -> list[str]:
+    """The word read, and those that shade into it."""
+    first = [reading.value] if reading.value is not None else []
+    return [*first, *(word for word in reading.neighbors if word not in first)] if first else []
+
+
+def begin_anchored(
+    backbone: Backbone, concepts: ConceptSet, config: TrainingConfig, readings: Readings
+) -> TrainingState:
+    """Step 0: every token is its mixture."""
+    tokens = [
+        slot.mixture.token(slot.mixture.start, _zeros(slot.mixture))
+        for concept in concepts.concepts
+        for slot in slots_of(backbone, concept.key, concept.label, config, readings)
+    ]
+    return begin(backbone, concepts, config, tokens, readings)
+
+
+def _zeros(mixture: Mixture) -> dict[str, Tensor]:
+    return {encoder: torch.zeros_like(words[0]) for encoder, words in mixture.words.items()}
+
+
+class AnchoredSession:
+    """All objects learn in every step, each from its own noisy copies."""
+
+    def __init__(
+        self, backbone: Backbone, scene: Scene, config: TrainingConfig, state: TrainingState
+    ) -> None:
+        self.backbone, self.scene, self.config, self.started = backbone, scene, config, state
+        self.device = scene.latents.device
+        self.done, self.settled = state.step, state.settled
+        self.generator = torch.Generator()
+        self.generator.set_state(state.generator.clone())
+        self.alphas = backbone.alphas_cumprod.clone().float()
+        self.slots = {
+            s.key: slots_of(backbone, s.key, s.label, config, state.readings) for s in scene.subjects
+        }
+        self.values = self._kept("values") or self._start()
+        self.average = self._kept("average") or _copy(self.values)
+        self.best = self._kept("best") or _copy(self.values)
+        self.record = {
+            s.key: state.extra.get(f"record/{s.key}", torch.tensor([float("inf"), 0.0])).clone()
+            for s in scene.subjects
+        }
+        for value in self.values.values():
+            value.requires_grad_()
+        self.optimizer = self._adam()
+        moments = {k.removeprefix("moments/"): v for k, v in state.extra.items() if k.startswith("moments/")}
+        restore_moments(self.optimizer, self.values, moments)
+        self.clock = time.monotonic()
+        self.fixed = self._fixed_set()
+        if self.fixed and self.done == 0:
+            self._compare()
+
+    @property
+    def phase(self) -> int:
+        """1 while only mixtures are learned."""
+        return 1 if self.done <= self.config.switch else 2
+
+    def _start(self) -> Values:
+        values: Values = {}
+        for slot in self._every_slot():
+            values[f"{slot.mixture.name}/weights"] = slot.mixture.start.clone()
+            for encoder, zeros in _zeros(slot.mixture).items():
+                values[f"{slot.mixture.name}/{encoder}"] = zeros
+        return values
+
+    def _every_slot(self) -> list[Slot]:
+        return [slot for slots in self.slots.values() for slot in slots]
+
+    def _kept(self, kind: str) -> Values:
+        start = f"{kind}/"
+        extra = self.started.extra.items()
+        return {k.removeprefix(start): v.clone().to(self.device) for k, v in extra if k.startswith(start)}
+
+    def _adam(self) -> torch.optim.Adam:
+        weights = [v for name, v in self.values.items() if name.endswith("/weights")]
+        residuals = [v for name, v in self.values.items() if not name.endswith("/weights")]
+        # A direction of length 1 has entries of 1 / sqrt(D), and a step of Adam moves every entry alike.
+        rate = self.config.anchored.residual_rate
+        groups = [{"params": weights, "lr": self.config.anchored.mixture_rate}]
+        groups += [{"params": [v], "lr": rate / v.shape[-1] ** 0.5} for v in residuals]
+        return torch.optim.Adam(groups, betas=(0.9, 0.99), foreach=False)
+
+    def _fixed_set(self) -> dict[str, _Copies]:
+        count = self.config.anchored.evaluations
+        rng = torch.Generator().manual_seed(self.config.seed + _EVALUATION_SEED)
+        return {s.key: self._draw_copies(count, rng) for s in self.scene.subjects} if count else {}
+
+    def _draw_copies(self, count: int, rng: torch.Generator) -> _Copies:
+        """Timesteps are spread evenly over their range, one in each of `count` parts of it."""
+        mirrored = (torch.rand(count, generator=rng) < self.config.flip_probability).long()
+        places = (torch.arange(count) + torch.rand(count, generator=rng)) / count
+        anchored, last = self.config.anchored, len(self.alphas) - 1
+        shares = anchored.earliest + (anchored.latest - anchored.earliest) * places
+        timesteps = (shares * last).round().long()
+        noise = draw_noise((count, *self.scene.latents.shape[1:]), 0, rng)
+        templates = self.config.templates
+        picked = torch.randint(len(templates), (count,), generator=rng).tolist()
+        return _Copies(mirrored, timesteps, noise, tuple(templates[i] for i in picked))
+
+    def _tokens(self, values: Values) -> dict[str, Token]:
+        return {
+            m.name: m.token(values[f"{m.name}/weights"], {e: values[f"{m.name}/{e}"] for e in m.words})
+            for m in (slot.mixture for slot in self._every_slot())
+        }
+
+    def advance(self) -> dict[str, float] | None:
+        """One step; its losses, or None with nothing changed when they are not finite."""
+        before, anchored = self.generator.get_state(), self.config.anchored
+        copies = {s.key: self._draw_copies(anchored.batch, self.generator) for s in self.scene.subjects}
+        tokens = self._tokens(self.values)
+        said = {
+            s.key: [self._said(s.key, tokens) for _ in range(anchored.batch)] for s in self.scene.subjects
+        }
+        losses = self._losses(copies, said)
+        mixing = self.done < self.config.switch
+        drift = torch.stack([self._drift(slot.mixture) for slot in self._every_slot()]).sum()
+        total = sum(losses.values(), torch.zeros((), device=self.device)) + anchored.keep_close * drift
+        learned = {k: v for k, v in self.values.items() if not mixing or k.endswith("/weights")}
+        gradients = torch.autograd.grad(total, list(learned.values()), allow_unused=True)
+        found = [g for g in gradients if g is not None]
+        if not all(bool(torch.isfinite(x).all()) for x in (total, *found)):
+            self.generator.set_state(before)
+            return None
+        for value, gradient in zip(learned.values(), gradients, strict=True):
+            value.grad = gradient
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.done += 1
+        for name, value in self.values.items():
+            self.average[name].lerp_(value.detach(), 1 - _AVERAGE_DECAY)
+        self._stop_or_go_on()
+        denoising = torch.stack(list(losses.values())).mean()
+        values = torch.stack([total / len(losses), denoising, drift]).detach().tolist()
+        return dict(zip(("total", "denoising", "drift"), values, strict=True))
+
+    def _said(self, key: str, tokens: Mapping[str, Token]) -> list[str | Token]:
+        """An object's prompt, with words in some of the places."""
+        parts: list[str | Token] = []
+        for slot in self.slots[key]:
+            replaced = float(torch.rand((), generator=self.generator)) < self.config.anchored.substitution
+            if not replaced:
+                parts.append(tokens[slot.mixture.name])
+            elif slot.word is not None:
+                parts.append(slot.word)
+        return parts
+
+    def _losses(
+        self, copies: Mapping[str, _Copies], said: Mapping[str, Sequence[Sequence[str | Token]]]
+    ) -> dict[str, Tensor]:
+        """The denoising loss of each object inside its mask, all in one pass of the denoiser."""
+        subjects = [s for s in self.scene.subjects if s.key in copies]
+        prompts: list[Prompt] = []
+        for s in subjects:
+            prompts += [fill(t, parts) for t, parts in zip(copies[s.key].templates, said[s.key], strict=True)]
+        drawn = [copies[s.key] for s in subjects]
+        mirrored, timesteps, noise = (
+            torch.cat([getattr(one, name) for one in drawn]).to(self.device)
+            for name in ("mirrored", "timesteps", "noise")
+        )
+        signal = self.alphas.to(self.device)[timesteps]
+        noisy, target = noisy_and_target(
+            self.scene.latents[mirrored], noise, signal, self.backbone.prediction
+        )
+        output = self.backbone.predict(noisy, timesteps, self.backbone.encode_prompts(prompts)).float()
+        losses, at = {}, 0
+        for s, one in zip(subjects, drawn, strict=True):
+            span = slice(at, at + len(one.timesteps))
+            mask = s.mask[mirrored[span]]
+            losses[s.key] = masked_denoising_loss(output[span], target[span], mask)
+            at = span.stop
+        return losses
+
+    def _drift(self, mixture: Mixture) -> Tensor:
+        """Squared length of a token's residuals, mean over its rows."""
+        residuals = [mixture.allowed(e, self.values[f"{mixture.name}/{e}"]) for e in mixture.words]
+        return torch.stack([r.square().sum(-1).mean() for r in residuals]).sum()
+
+    def _stop_or_go_on(self) -> None:
+        anchored = self.config.anchored
+        last = self.done == self.config.steps
+        if anchored.budget and time.monotonic() - self.clock > anchored.budget:
+            last = self.settled = True
+        if not self.fixed:
+            self.best = _copy(self.average)
+        elif last or self.done % anchored.evaluate_every == 0:
+            self._compare()
+            self.settled |= all(float(r[1]) >= anchored.patience for r in self.record.values())
+
+    @torch.no_grad()
+    def _compare(self) -> None:
+        """Keep, of each object, the better of the average as it is and the best so far."""
+        tokens = self._tokens(self.average)
+        said = {
+            key: [[tokens[slot.mixture.name] for slot in self.slots[key]]] * len(one.templates)
+            for key, one in self.fixed.items()
+        }
+        for key, loss in self._losses(self.fixed, said).items():
+            record = self.record[key]
+            if float(loss) < float(record[0]):
+                record[0], record[1] = float(loss), 0
+                own = {f"{slot.mixture.name}/" for slot in self.slots[key]}
+                for name, value in self.average.items():
+                    if name[: name.rindex("/") + 1] in own:
+                        self.best[name] = value.clone()
+            else:
+                record[1] += 1
+
+    def state(self) -> TrainingState:
+        """A copy of where training stands; its tokens are the best so far."""
+        with learning(), torch.no_grad():
+            extra = {f"record/{key}": record.clone() for key, record in self.record.items()}
+            groups = {"values": self.values, "average": self.average, "best": self.best}
+            extra |= {
+                f"{kind}/{name}": value.detach().cpu().clone()
+                for kind, values in groups.items()
+                for name, value in values.items()
+            }
+            moments = moments_of(self.optimizer, self.values)
+            extra |= {f"moments/{name}": value for name, value in moments.items()}
+            tokens = self._tokens(self.best)
+            return replace(
+                self.started,
+                step=self.done,
+                tokens={name: token.detach() for name, token in tokens.items()},
+                generator=self.generator.get_state(),
+                extra=extra,
+                settled=self.settled,
+            )
+
+
+def _copy(values: Mapping[str, Tensor]) -> Values:
+    return {name: value.detach().clone() for name, value in values.items()}
