@@ -52,7 +52,9 @@ def loss_plot(
         axes.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3), useMathText=True)
         axes.yaxis.get_offset_text().set_fontsize(7)
         axes.locator_params(axis="y", nbins=3)
-    phases = [(0, "1  object"), (switch, "2  intrinsic")]
+    # Only anchored training has a drift; its phases are others than the paper's.
+    one, two = ("mixture", "residual") if "drift" in losses else ("object", "intrinsic")
+    phases = [(0, f"1  {one}"), (switch, f"2  {two}")]
     if refinement is not None:
         phases.append((refinement, "3  refinement"))
     for axes in strips:

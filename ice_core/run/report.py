@@ -12,7 +12,7 @@ from ice_core.files.paths import write_json
 
 if TYPE_CHECKING:
     from ice_core.concepts import Reading
-from ice_core.evaluation.quality import Quality
+    from ice_core.evaluation.quality import Quality
 
 OUTPUTS = (
     "run.json", "report.json", "history.json", "concepts.safetensors", "training.safetensors",

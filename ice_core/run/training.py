@@ -109,7 +109,7 @@ class Training:
                 self.state = event.state
                 self._snapshot(event.state, config.snapshot_every, event.state.finished)
                 if self._preview_due(event.state.step):
-                    intrinsic = event.state.step > config.switch
+                    intrinsic = config.method != "paper" or event.state.step > config.switch
                     yield self._preview(learned_so_far(event.state), event.state.step, intrinsic, None)
             elif isinstance(event, Finished):
                 return event.learned

@@ -161,7 +161,7 @@ class TrainingConfig:
                 raise IceError(f"the axis {axis!r} is named twice: name each axis once")
         least = 2 if self.method in ("anchored", "paper") else STEPS[self.method] and 1
         if self.steps < least:
-            raise IceError(f"steps is {self.steps}: the method {self.method} needs {least} or more")
+            raise IceError(f"steps is {self.steps}: the method {self.method} needs {least} steps or more")
         for name, least in (("batch", 1), ("snapshot_every", 1), ("alignment_iterations", 1)):
             if getattr(self, name) < least:
                 raise IceError(f"{name} is {getattr(self, name)}: it must be {least} or more")

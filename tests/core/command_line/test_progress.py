@@ -26,7 +26,7 @@ class Towers:
         return torch.tensor([[1.0, 0.0]]).expand(len(images), -1)
 
     def encode_texts(self, texts: Sequence[str]) -> Tensor:
-        angles = torch.tensor([float(text.removeprefix("word")) for text in texts])
+        angles = torch.tensor([float("".join(c for c in text if c.isdigit()) or 0) for text in texts])
         return torch.stack([angles.cos(), angles.sin()], 1)
 
 

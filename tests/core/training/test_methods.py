@@ -132,8 +132,8 @@ def test_an_axis_where_nothing_fits_gets_no_token_and_a_free_one_only_by_learnin
     [
         ({"method": "magic"}, "no method 'magic': choose words, anchored, paper, inversion"),
         ({"method": "words", "steps": 5}, "words trains nothing: leave steps out"),
-        ({"method": "inversion", "steps": 0}, "needs 1 or more"),
-        ({"method": "anchored", "steps": 1}, "needs 2 or more"),
+        ({"method": "inversion", "steps": 0}, "needs 1 steps or more"),
+        ({"method": "anchored", "steps": 1}, "needs 2 steps or more"),
     ],
 )
 def test_methods_that_cannot_work_are_refused(change: dict[str, object], message: str) -> None:
