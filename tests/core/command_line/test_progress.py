@@ -20,7 +20,7 @@ from ice_core.localization.retrieval.retriever import Retriever
 class Towers:
     """Embeds words one after the other around a circle, and every picture like the first."""
 
-    name, fingerprint = "towers", "12" * 32
+    name, fingerprint, scale = "towers", "12" * 32, 100.0
 
     def encode_images(self, images: Tensor) -> Tensor:
         return torch.tensor([[1.0, 0.0]]).expand(len(images), -1)
