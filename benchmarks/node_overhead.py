@@ -23,6 +23,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from results import write_results
 
 from ice_core.errors import IceError
 from ice_core.files.images import save_png
+from ice_core.run.defaults import METHOD, METHODS
 from ice_core.world.renderer import render
 from ice_core.world.scenes import sample_scene
 from tools.comfy_client import Client, Graph
@@ -38,10 +40,10 @@ from tools.comfy_host import PACK, Server, find_hosts, running
 
 STAGES = {
     "localization": ("ICEConceptRetriever", "ICEAttentionSegmentor"),
-    "training_and_pictures": ("ICEIntrinsicTrainer",),
+    "reading_training_and_pictures": ("ICEIntrinsicTrainer",),
     "writing": ("ICESaveConcepts",),
 }
-"""What is compared with what; the command reports training and pictures apart, the node does both."""
+"""What is compared with what; the command reports reading, training and pictures apart, one node does all."""
 AXES = ("color", "material", "pattern")
 WALL, PROCESSOR = "wall", "processor"
 _ICE = {
@@ -55,13 +57,20 @@ _ICE = {
 """How Python runs `ice`, so that the seconds in its report are of this clock."""
 
 
-def command_seconds(
-    python: str, clock: str, picture: Path, folder: Path, steps: int, seed: int
-) -> dict[str, float]:
+@dataclass(frozen=True)
+class Work:
+    """What both sides do. seed: which scene, and of everything."""
+
+    method: str
+    steps: int
+    seed: int
+
+
+def command_seconds(python: str, clock: str, picture: Path, folder: Path, work: Work) -> dict[str, float]:
     """Seconds per stage of one `ice extract` on the bundled model."""
     command = [
         python, *_ICE[clock], "extract", str(picture),
-        "--steps", str(steps), "--seed", str(seed),
+        "--method", work.method, "--steps", str(work.steps), "--seed", str(work.seed),
         "--axes", ",".join(AXES), "--device", "cpu", "--out", str(folder),
     ]  # fmt: skip
     done = subprocess.run(command, cwd=PACK, capture_output=True, text=True)
@@ -70,16 +79,14 @@ def command_seconds(
     seconds = json.loads((folder / "report.json").read_text())["seconds"]
     return {
         "localization": seconds["localization"],
-        "training_and_pictures": seconds["training"] + seconds["pictures"],
+        "reading_training_and_pictures": seconds["reading"] + seconds["training"] + seconds["pictures"],
         "writing": seconds["writing"],
     }
 
 
-def node_seconds(
-    server: Server, clock: str, name: str, steps: int, seed: int, folder: str
-) -> dict[str, float]:
+def node_seconds(server: Server, clock: str, name: str, work: Work, folder: str) -> dict[str, float]:
     """The same stages by the nodes; another folder's name keeps everything from the cache."""
-    graph = extraction_graph(name, steps, seed, folder)
+    graph = extraction_graph(name, work, folder)
     ticks = server.processor_seconds if clock == PROCESSOR else time.monotonic
     run = Client(server.url).run(graph, timeout=3600, clock=ticks)
     if run.status != "success":
@@ -88,7 +95,7 @@ def node_seconds(
     return {stage: sum(of_type[kind] for kind in kinds) for stage, kinds in STAGES.items()}
 
 
-def extraction_graph(name: str, steps: int, seed: int, folder: str) -> Graph:
+def extraction_graph(name: str, work: Work, folder: str) -> Graph:
     """The nodes that do what `ice extract` does, with its defaults."""
     wires: dict[str, Any] = {"model": ["1", 0], "clip": ["1", 1], "vae": ["1", 2], "image": ["2", 0]}
     return {
@@ -100,11 +107,12 @@ def extraction_graph(name: str, steps: int, seed: int, folder: str) -> Graph:
         ),
         "4": node(
             "ICEAttentionSegmentor", **wires, mode="find every object", labels="", max_rounds=10,
-            min_area=0.025, unexplained=0.1, seed=seed, words=["3", 0],
+            min_area=0.025, unexplained=0.1, seed=work.seed, words=["3", 0],
         ),
         "5": node(
-            "ICEIntrinsicTrainer", **wires, concepts=["4", 0], axes=", ".join(AXES), steps=steps,
-            learning_rate=5e-4, seed=seed, preview_every=0, refine_steps=0, lora_rank=4, resume=False,
+            "ICEIntrinsicTrainer", **wires, concepts=["4", 0], axes=", ".join(AXES), steps=work.steps,
+            learning_rate=5e-4, seed=work.seed, preview_every=0, refine_steps=0, lora_rank=4, resume=False,
+            method=work.method, words=["3", 0],
         ),
         "6": node("ICESaveConcepts", learned=["5", 0], folder=folder, destination="embeddings"),
     }  # fmt: skip
@@ -115,17 +123,22 @@ def node(class_type: str, **inputs: Any) -> dict[str, Any]:
 
 
 def measure(
-    server: Server, python: str, clock: str, folder: Path, steps: int, seed: int, repeats: int
+    server: Server,
+    python: str,
+    clock: str,
+    folder: Path,
+    work: Work,
+    repeats: int,
 ) -> dict[str, Any]:
     """Both sides in turn; the fastest run of each."""
-    image = render([sample_scene(seed, count=2)]).images[0]
+    image = render([sample_scene(work.seed, count=2)]).images[0]
     picture = save_png(image, folder / "scene.png")
     with Image.open(picture) as opened:
         name = Client(server.url).upload(opened, picture.name)
     by_command, by_nodes = [], []
     for n in range(repeats):
-        by_command.append(command_seconds(python, clock, picture, folder / f"command-{n}", steps, seed))
-        by_nodes.append(node_seconds(server, clock, name, steps, seed, f"ice/overhead-{n}"))
+        by_command.append(command_seconds(python, clock, picture, folder / f"command-{n}", work))
+        by_nodes.append(node_seconds(server, clock, name, work, f"ice/overhead-{n}"))
         print(f"run {n + 1}: command {by_command[-1]}, nodes {by_nodes[-1]}", file=sys.stderr, flush=True)
     command = min(by_command, key=lambda stages: sum(stages.values()))
     nodes = min(by_nodes, key=lambda stages: sum(stages.values()))
@@ -142,7 +155,8 @@ def measure(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=400, help="training steps")
+    parser.add_argument("--method", choices=METHODS, default=METHOD, help="how tokens come about")
+    parser.add_argument("--steps", type=int, default=60, help="training steps, at most")
     parser.add_argument("--seed", type=int, default=0, help="which scene, and the seed of everything")
     parser.add_argument("--repeats", type=int, default=2, help="runs of each side; the fastest counts")
     parser.add_argument("--python", default=sys.executable, help="the Python that runs ice extract")
@@ -157,14 +171,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with tempfile.TemporaryDirectory() as name, running(host, Path(name)) as server:
             figures = measure(
                 server, options.python, options.clock, Path(name),
-                options.steps, options.seed, options.repeats,
+                Work(options.method, options.steps, options.seed), options.repeats,
             )  # fmt: skip
             device = Client(server.url).get("/system_stats")["system"]["pytorch_version"]
     except IceError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     settings = {
-        "steps": options.steps, "seed": options.seed, "repeats": options.repeats, "axes": list(AXES),
+        "method": options.method, "steps": options.steps, "seed": options.seed, "repeats": options.repeats,
+        "axes": list(AXES),
         "clock": options.clock, "threads": os.environ.get("OMP_NUM_THREADS", "all"),
         "comfyui": host.version, "comfyui_torch": device, "command_torch": torch_version(options.python),
     }  # fmt: skip
