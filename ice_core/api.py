@@ -148,7 +148,7 @@ def extract(
     far, and `resume` goes on. Raises IceError for what cannot be used, and when `out` holds a run already.
     """
     image, notes = as_image(picture)
-    settings = settings or ExtractionSettings()
+    settings = settings or ExtractionSettings(showing=showing_for(model))
     known = axes_for(model, settings.training.axes if axes is None else axes)
     named = replace(settings.training, axes=tuple(axis.name for axis in known))
     settings = replace(settings, training=named)
@@ -159,7 +159,7 @@ def extract(
         retriever or (None if labels else load_retriever(model)),
         image,
         Path(out),
-        settings or ExtractionSettings(showing=showing_for(model)),
+        settings,
         labels,
         None if masks is None else [_mask(mask, size) for mask in masks],
         title=file.name if file else "a picture",

@@ -16,7 +16,9 @@ import ice_core
 from ice_core.files.images import save_png, to_pil
 from ice_core.model.backbone import Prompt
 from ice_core.run.events import Found, Progress, RunEvent, Written
+from ice_core.run.folder import RunFolder
 from ice_core.world.bundled import MODEL_FILE, is_bundled
+from ice_core.world.scenes import AXES
 
 
 def test_importing_it_loads_neither_torch_nor_a_model() -> None:
@@ -174,3 +176,17 @@ def test_without_a_path_the_bundled_model_and_its_own_clip_are_opened(tmp_path: 
     assert not is_bundled(FakeBackbone())
     assert model.encode_prompts([Prompt(("a ball",))]).context.dtype == torch.bfloat16
     assert ice_core.load_retriever(model).model.name == "bundled"
+
+
+@pytest.mark.skipif(not MODEL_FILE.is_file(), reason="the bundled weights are not there")
+def test_without_settings_the_bundled_model_is_shown_on_things_of_its_world(tmp_path: Path) -> None:
+    image, masks = scene()
+    events = ice_core.extract(
+        ice_core.load_model(device="cpu"), image, tmp_path / "out", labels=["ball", "cube"], masks=masks
+    )
+    while not (tmp_path / "out" / "run.json").exists():
+        next(events)
+    events.close()
+    start, _ = RunFolder(tmp_path / "out").load_start()
+    assert tuple(start.settings["showing"]["others"]) == AXES["kind"]
+    assert {k: tuple(v) for k, v in start.settings["showing"]["values"].items()} == AXES
