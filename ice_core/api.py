@@ -88,9 +88,9 @@ def load_model(
     return model
 
 
-def showing_for(model: Backbone) -> ShowingConfig:
+def showing_for(bundled: bool) -> ShowingConfig:
     """Things that a model can draw, and words for properties: the rendered world's for the bundled model."""
-    return ShowingConfig(AXES["kind"], AXES) if is_bundled(model) else ShowingConfig()
+    return ShowingConfig(AXES["kind"], AXES) if bundled else ShowingConfig()
 
 
 def load_retriever(
@@ -110,12 +110,12 @@ def load_retriever(
     return Retriever(towers, vocabulary or Vocabulary.built_in())
 
 
-def axes_for(model: Backbone, texts: Sequence[str]) -> tuple[Axis, ...]:
+def axes_for(bundled: bool, texts: Sequence[str]) -> tuple[Axis, ...]:
     """Axes with the values that a model knows words for: "color", or "finish=matte|glossy".
 
     The bundled model's are its world's own. Raises IceError for what is no axis.
     """
-    return parse_axes(texts, {**known_axes(), **(world_axes() if is_bundled(model) else {})})
+    return parse_axes(texts, {**known_axes(), **(world_axes() if bundled else {})})
 
 
 def reading_towers(model: Backbone) -> ImageTextModel | None:
@@ -148,8 +148,8 @@ def extract(
     far, and `resume` goes on. Raises IceError for what cannot be used, and when `out` holds a run already.
     """
     image, notes = as_image(picture)
-    settings = settings or ExtractionSettings(showing=showing_for(model))
-    known = axes_for(model, settings.training.axes if axes is None else axes)
+    settings = settings or ExtractionSettings(showing=showing_for(is_bundled(model)))
+    known = axes_for(is_bundled(model), settings.training.axes if axes is None else axes)
     named = replace(settings.training, axes=tuple(axis.name for axis in known))
     settings = replace(settings, training=named)
     size = (image.shape[1], image.shape[2])

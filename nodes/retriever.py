@@ -123,7 +123,7 @@ class ConceptRetriever(io.ComfyNode):
 def _towers(source: str, open_clip_model: str, clip_vision: Any, clip: Any) -> Any:
     """The image and the text tower that a source stands for."""
     if source == BUNDLED:
-        return _bundled()
+        return bundled_towers()
     if source == OPEN_CLIP:
         return _open_clip(open_clip_model.strip())
     if clip_vision is None or clip is None:
@@ -137,7 +137,8 @@ def _towers(source: str, open_clip_model: str, clip_vision: Any, clip: Any) -> A
 
 
 @lru_cache(maxsize=1)
-def _bundled() -> Any:
+def bundled_towers() -> Any:
+    """The demo world's CLIP, opened once."""
     from ice_core.world.bundled import load_bundled_towers
 
     return load_bundled_towers()

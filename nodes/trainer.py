@@ -173,7 +173,7 @@ class IntrinsicTrainer(io.ComfyNode):
         import folder_paths
         from comfy_execution.graph import ExecutionBlocker
 
-        from ice_core.attributes.axes import known_axes, parse_axes
+        from ice_core.api import axes_for, showing_for
         from ice_core.figures.reading_table import reading_table
         from ice_core.files.embeddings import check_names
         from ice_core.files.images import working_size
@@ -181,19 +181,17 @@ class IntrinsicTrainer(io.ComfyNode):
         from ice_core.run.reading import Question
         from ice_core.training.config import TrainingConfig
         from ice_core.training.refinement_state import RefinementConfig
-        from ice_core.world.bundled import load_bundled_towers, world_axes
 
         from .demo_model import is_demo_model
         from .host.backbone import ComfyBackbone
         from .host.weights import gradients
+        from .retriever import bundled_towers
         from .training_run import Job, run
 
         picture = picture_of(image)
-        known, towers = dict(known_axes()), words.retriever.model if words is not None else None
-        if is_demo_model(model):
-            known |= world_axes()
-            towers = towers or load_bundled_towers()
-        asked = Question(parse_axes(words_in(axes), known), tuple(words_in(overrule)), towers)
+        demo = is_demo_model(model)
+        towers = words.retriever.model if words is not None else bundled_towers() if demo else None
+        asked = Question(axes_for(demo, words_in(axes)), tuple(words_in(overrule)), towers)
         training = TrainingConfig(
             tuple(axis.name for axis in asked.axes),
             0 if method == "words" else steps,
@@ -209,7 +207,9 @@ class IntrinsicTrainer(io.ComfyNode):
             height, width = picture.shape[-2:]
             size = working_size(height, width, backbone.native_size, backbone.multiple)
             fitted = refit(concepts, picture, size)
-            job = Job(backbone, picture, fitted, training, refinement, preview_every, asked)
+            job = Job(
+                backbone, picture, fitted, training, refinement, preview_every, asked, showing_for(demo)
+            )
             result = run(job, kept_in, resume)
         lora = ExecutionBlocker(None) if result.lora is None else lora_state_dict(result.lora)
         sheet = image_of(result.sheet)

@@ -30,8 +30,6 @@ from ice_core.run.training import Job as CoreJob
 from ice_core.training.config import TrainingConfig
 from ice_core.training.refinement_state import RefinementConfig
 from ice_core.training.state import picture_hash
-from ice_core.world.bundled import is_bundled
-from ice_core.world.scenes import AXES
 
 from .values import Progress
 
@@ -42,7 +40,8 @@ _REFINEMENT_KEPT_EVERY = 20
 @dataclass(frozen=True)
 class Job:
     """What is trained. picture: [3, H, W], to cut crops from; concepts: at the model's working size;
-    preview_every: steps between live pictures, 0 for none; asked: what is read of the objects first."""
+    preview_every: steps between live pictures, 0 for none; asked: what is read of the objects first;
+    showing: what their properties are shown on."""
 
     backbone: Backbone
     picture: Tensor
@@ -51,6 +50,7 @@ class Job:
     refinement: RefinementConfig
     preview_every: int
     asked: Question
+    showing: ShowingConfig
 
     @property
     def key(self) -> str:
@@ -96,7 +96,7 @@ def run(job: Job, kept_in: Path, resume: bool) -> Result:
     settings = ExtractionSettings(
         replace(job.training, snapshot_every=1),
         refinement=replace(job.refinement, snapshot_every=_REFINEMENT_KEPT_EVERY),
-        showing=ShowingConfig(AXES["kind"], AXES) if is_bundled(job.backbone) else ShowingConfig(),
+        showing=job.showing,
     )
     date = datetime.now(timezone.utc).isoformat(timespec="seconds")
     core = CoreJob(

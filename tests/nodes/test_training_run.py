@@ -15,6 +15,7 @@ from ice_core.concepts import Concept, ConceptSet
 from ice_core.errors import IceError
 from ice_core.files.embeddings import load_concepts
 from ice_core.run.reading import Question
+from ice_core.run.settings import ShowingConfig
 from ice_core.training.config import TrainingConfig
 from ice_core.training.refinement_state import RefinementConfig
 from nodes import training_run
@@ -54,9 +55,9 @@ def job(**changes: Any) -> Job:
     found = ConceptSet(image, (Concept("ball", "ball", mask, 0.5),), ~mask)
     training = TrainingConfig(("color", "material"), steps=6, alignment_iterations=5, method="paper")
     refinement = RefinementConfig(prior_pictures=1)
+    asked = Question(parse_axes(training.axes))
     return replace(
-        Job(FakeBackbone(), image, found, training, refinement, 0, Question(parse_axes(training.axes))),
-        **changes,
+        Job(FakeBackbone(), image, found, training, refinement, 0, asked, ShowingConfig()), **changes
     )
 
 
