@@ -36,22 +36,23 @@ def parse_axes(texts: Sequence[str], known: Mapping[str, Axis] | None = None) ->
     a name that is no plain word, is reserved or comes twice, and for no or one or repeated values.
     """
     known = known_axes() if known is None else known
-    axes: dict[str, Axis] = {}
-    for text in texts:
-        name, equals, listed = (part.strip() for part in text.partition("="))
-        check_axis_name(name)
-        if name in axes:
+    parts = [tuple(part.strip() for part in text.partition("=")) for text in texts]
+    check_axis_names([name for name, _, _ in parts])
+    return tuple(
+        Axis(name, _values(name, listed)) if equals else known.get(name, Axis(name))
+        for name, equals, listed in parts
+    )
+
+
+def check_axis_names(names: Sequence[str]) -> None:
+    """Raise IceError for what cannot name axes: each has to be a word that fits in braces, once."""
+    for name in names:
+        if not re.fullmatch(r"[\w-]+", name):
+            raise IceError(f"the axis {name!r} is not one plain word: write for example color")
+        if name in RESERVED:
+            raise IceError(f"the axis {name!r} is the name of another learned token: choose another word")
+        if names.count(name) > 1:
             raise IceError(f"the axis {name!r} is named twice: name each axis once")
-        axes[name] = Axis(name, _values(name, listed)) if equals else known.get(name, Axis(name))
-    return tuple(axes.values())
-
-
-def check_axis_name(name: str) -> None:
-    """Raise IceError for what cannot name an axis: it has to be a word that fits in braces."""
-    if not re.fullmatch(r"[\w-]+", name):
-        raise IceError(f"the axis {name!r} is not one plain word: write for example color")
-    if name in RESERVED:
-        raise IceError(f"the axis {name!r} is the name of another learned token: choose another word")
 
 
 def _values(name: str, listed: str) -> tuple[str, ...]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
+from ice_core.attributes.axes import check_axis_names
 from ice_core.errors import IceError
 from ice_core.model.backbone import Backbone
 from ice_core.model.prompts import NEUTRAL_TEMPLATES
@@ -19,7 +19,6 @@ STEPS: Mapping[Method, int] = {"words": 0, "anchored": 60, "paper": 800, "invers
 """Optimizer steps that a method takes unless told otherwise; the bundled model needs half of the last two."""
 
 _OWN = -1
-_RESERVED = ("instance", "object")
 _NOT_NEGATIVE = (
     "weight_decay",
     "noise_offset",
@@ -152,13 +151,7 @@ class TrainingConfig:
             raise IceError(f"steps is {self.steps}, but the method words trains nothing: leave steps out")
         if not self.axes:
             raise IceError("no axes: name at least one property to learn, for example color")
-        for axis in self.axes:
-            if not re.fullmatch(r"[\w-]+", axis):
-                raise IceError(f"the axis {axis!r} is not one plain word: write for example color")
-            if axis in _RESERVED:
-                raise IceError(f"the axis {axis!r} is the name of another learned token: choose another word")
-            if self.axes.count(axis) > 1:
-                raise IceError(f"the axis {axis!r} is named twice: name each axis once")
+        check_axis_names(self.axes)
         least = 2 if self.method in ("anchored", "paper") else STEPS[self.method] and 1
         if self.steps < least:
             raise IceError(f"steps is {self.steps}: the method {self.method} needs {least} steps or more")
