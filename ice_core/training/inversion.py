@@ -6,25 +6,17 @@ nothing tells the objects of a picture apart but the words that their tokens sta
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from ice_core.concepts import ConceptSet, Readings, mean_row
 from ice_core.model.backbone import Backbone, Token
 from ice_core.model.noising import draw_noise, fill, noisy_and_target
 from ice_core.training.config import TrainingConfig
-from ice_core.training.descent import (
-    adamw,
-    descend,
-    learning,
-    moments_of,
-    restore_moments,
-    row_sizes,
-    trainable,
-)
+from ice_core.training.descent import adamw, descend, restore_moments, row_sizes
 from ice_core.training.scene import Scene
+from ice_core.training.session import RowsSession
 from ice_core.training.state import TrainingState, begin
 
 
@@ -36,37 +28,26 @@ def begin_inversion(
     return begin(backbone, concepts, config, tokens, readings)
 
 
-class InversionSession:
+class InversionSession(RowsSession):
     """Every step learns the token of one object, drawn by chance; timesteps are uniform."""
 
     phase = 1
-    settled = False
 
     def __init__(
         self, backbone: Backbone, scene: Scene, config: TrainingConfig, state: TrainingState
     ) -> None:
-        self.backbone, self.scene, self.config, self.started = backbone, scene, config, state
-        self.device = scene.latents.device
-        self.done = state.step
-        self.generator = torch.Generator()
-        self.generator.set_state(state.generator.clone())
-        self.alphas = backbone.alphas_cumprod.clone().float()
-        self.tokens = {name: trainable(token, self.device) for name, token in state.tokens.items()}
+        super().__init__(backbone, scene, config, state)
         every, sizes = list(self.tokens.values()), row_sizes(backbone)
         self.optimizer = adamw(every, config.learning_rate, config.weight_decay, sizes)
-        self.rows = {f"{t.name}/{encoder}": rows for t in every for encoder, rows in t.rows.items()}
-        restore_moments(self.optimizer, self.rows, state.moments)
+        restore_moments(self.optimizer, self.learned_rows(), state.moments)
 
-    def state(self) -> TrainingState:
-        """A copy of where training stands."""
-        with learning():
-            return replace(
-                self.started,
-                step=self.done,
-                tokens={name: token.detach() for name, token in self.tokens.items()},
-                moments=moments_of(self.optimizer, self.rows),
-                generator=self.generator.get_state(),
-            )
+    def learned_rows(self) -> dict[str, Tensor]:
+        """Every row tensor, by `<token>/<encoder>`."""
+        return {
+            f"{token.name}/{encoder}": rows
+            for token in self.tokens.values()
+            for encoder, rows in token.rows.items()
+        }
 
     def advance(self) -> dict[str, float] | None:
         """One step; its losses, or None with nothing changed when they are not finite."""

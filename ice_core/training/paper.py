@@ -5,7 +5,7 @@ Source: Cendra and Han, "ICE", CVPR 2025, arXiv 2503.19902. Only the rows of new
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -22,15 +22,7 @@ from ice_core.model.noising import (
     timestep_cdf,
 )
 from ice_core.training.config import TrainingConfig
-from ice_core.training.descent import (
-    adamw,
-    descend,
-    learning,
-    moments_of,
-    restore_moments,
-    row_sizes,
-    trainable,
-)
+from ice_core.training.descent import adamw, descend, restore_moments, row_sizes, trainable
 from ice_core.training.losses import (
     alignment_loss,
     composition_loss,
@@ -39,6 +31,7 @@ from ice_core.training.losses import (
     triplet_loss,
 )
 from ice_core.training.scene import Scene, Subject, features
+from ice_core.training.session import RowsSession
 from ice_core.training.state import TrainingState, begin
 
 
@@ -65,25 +58,17 @@ class _Draw:
     template: str
 
 
-class PaperSession:
-    """The moving parts of one training: token rows, optimizer, generator and step count."""
-
-    settled = False
+class PaperSession(RowsSession):
+    """Phase 1 learns instance and object tokens, phase 2 the axes'."""
 
     def __init__(
         self, backbone: Backbone, scene: Scene, config: TrainingConfig, state: TrainingState
     ) -> None:
-        self.backbone, self.scene, self.config, self.started = backbone, scene, config, state
-        self.device = scene.latents.device
-        self.done = state.step
-        self.generator = torch.Generator()
-        self.generator.set_state(state.generator.clone())
-        self.alphas = backbone.alphas_cumprod.clone().float()
+        super().__init__(backbone, scene, config, state)
         self.cdf = timestep_cdf(len(self.alphas))
         self.sizes = row_sizes(backbone)
-        self.tokens = {name: trainable(token, self.device) for name, token in state.tokens.items()}
         self._enter(state.phase)
-        restore_moments(self.optimizer, self._learned_rows(), state.moments)
+        restore_moments(self.optimizer, self.learned_rows(), state.moments)
 
     def _enter(self, phase: int) -> None:
         """Make ready what this phase learns; phase 2 freezes phase 1's tokens and starts from s_i."""
@@ -118,7 +103,7 @@ class PaperSession:
             subject.key: (encoded[2 * i], encoded[2 * i + 1]) for i, subject in enumerate(self.scene.subjects)
         }
 
-    def _learned_rows(self) -> dict[str, Tensor]:
+    def learned_rows(self) -> dict[str, Tensor]:
         """Every row tensor that this phase learns, by `<token>/<encoder>`."""
         return {
             f"{token.name}/{encoder}": rows
@@ -126,17 +111,6 @@ class PaperSession:
             for token in tokens
             for encoder, rows in token.rows.items()
         }
-
-    def state(self) -> TrainingState:
-        """A copy of where training stands; call it with or without inference mode."""
-        with learning():
-            return replace(
-                self.started,
-                step=self.done,
-                tokens={name: token.detach() for name, token in self.tokens.items()},
-                moments=moments_of(self.optimizer, self._learned_rows()),
-                generator=self.generator.get_state(),
-            )
 
     def advance(self) -> dict[str, float] | None:
         """One step; its losses, or None with nothing changed when they are not finite."""
