@@ -34,6 +34,7 @@ import torch
 from results import write_results
 
 from ice_core.attributes.reading import ReadingConfig, read_with_clip
+from ice_core.composition import described, whole
 from ice_core.concepts import Readings
 from ice_core.localization.loop import concepts_from_masks
 from ice_core.localization.retrieval.towers import ImageTextModel
@@ -153,9 +154,8 @@ def learn(
         if config.method == "inversion":
             parts.append(Parts(dict.fromkeys(INTRINSIC_AXES, learned.object), (learned.object,)))
             continue
-        instance = () if learned.instance is None or config.method == "paper" else (learned.instance,)
-        whole: tuple[Token, ...] = (*instance, *learned.properties, learned.object)
-        parts.append(Parts({axis: learned.intrinsics.get(axis) for axis in INTRINSIC_AXES}, whole))
+        every = described(learned) if config.method == "paper" else whole(learned)
+        parts.append(Parts({axis: learned.intrinsics.get(axis) for axis in INTRINSIC_AXES}, every))
     return parts, seconds / len(labels)
 
 
