@@ -49,14 +49,18 @@ def draw(job: Job, image: Tensor, trained: Trained) -> Generator[RunEvent, None,
 
 
 def _judge(model: ImageTextModel, values: Mapping[str, Sequence[str]]) -> Judge:
-    """Holds generated pictures against what was read of the object; silent where nothing was read."""
+    """Holds generated pictures against what was read of the object; silent where nothing was read.
+
+    Values that shade into the one read do not count as mistakes: rust is no other color than red.
+    """
 
     def judge(concept: LearnedConcept, axis: str, thing: str, pictures: Tensor) -> Quality | None:
         reading = concept.readings.get(axis)
         if reading is None or reading.value is None:
             return None
         others = values.get(axis) or [candidate.value for candidate in reading.candidates]
-        return quality(model, pictures, axis, reading.value, thing, others)
+        told_apart = [value for value in others if value not in reading.neighbors]
+        return quality(model, pictures, axis, reading.value, thing, told_apart)
 
     return judge
 

@@ -93,6 +93,16 @@ def test_without_words_of_an_axis_those_that_its_reading_weighed_are_held_agains
     assert not drawn(job(ColorBlindToAllElse()), read("red"))[0].quality
 
 
+def test_a_value_that_shades_into_the_one_read_is_no_mistake() -> None:
+    tokens = read("red")
+    (reading,) = tokens.concepts[0].readings.values()
+    shading = replace(reading, neighbors=tuple(word for word in COLORS if word != "red"))
+    near = tuple(replace(c, readings={"color": shading}) for c in tokens.concepts)
+    judging = job(ColorBlindToAllElse(), {"color": COLORS})
+    assert drawn(judging, tokens)[0].quality
+    assert not drawn(judging, replace(tokens, concepts=near))[0].quality
+
+
 @pytest.mark.parametrize("tokens", [learned(KEYS), read("red", "green", fits=False)])
 def test_what_was_not_read_is_not_judged(tokens: LearnedConcepts) -> None:
     shown = drawn(job(ColorBlindToAllElse(), {"color": COLORS}), tokens)[0]
