@@ -9,6 +9,11 @@ from ice_core.concepts import ConceptSet
 from ice_core.errors import IceError
 
 
+def check_overruled(texts: Sequence[str], axes: Sequence[Axis]) -> None:
+    """Raise IceError for what `overrule` would refuse whatever objects there are."""
+    _parsed(texts, axes)
+
+
 def overrule(
     readings: Readings, texts: Sequence[str], concepts: ConceptSet, axes: Sequence[Axis]
 ) -> Readings:
@@ -17,21 +22,27 @@ def overrule(
     Any word will do, of the axis' values or not. Raises IceError for a text of another form, an object or
     an axis that does not exist, and for two words for one.
     """
-    keys, names = [concept.key for concept in concepts.concepts], [axis.name for axis in axes]
+    keys = [concept.key for concept in concepts.concepts]
     changed = {key: dict(readings.get(key, {})) for key in keys}
-    done: set[tuple[str, str]] = set()
+    for (key, name), (value, text) in _parsed(texts, axes).items():
+        if key not in keys:
+            raise IceError(f"{text!r} names no object {key!r}; there are: {', '.join(keys) or 'none'}")
+        changed[key][name] = said(name, value) if value else Reading(name, (), "user", fits=False)
+    return changed
+
+
+def _parsed(texts: Sequence[str], axes: Sequence[Axis]) -> dict[tuple[str, str], tuple[str, str]]:
+    """(object, axis) -> value and the text that says so."""
+    names = [axis.name for axis in axes]
+    told: dict[tuple[str, str], tuple[str, str]] = {}
     for text in texts:
         place, equals, value = (part.strip() for part in text.partition("="))
         key, dot, name = (part.strip() for part in place.rpartition("."))
         if not equals or not dot:
             raise IceError(f"{text!r} does not say what is what: write for example vase.material=ceramic")
-        if key not in keys:
-            raise IceError(f"{text!r} names no object {key!r}; there are: {', '.join(keys) or 'none'}")
         if name not in names:
             raise IceError(f"{text!r} names no axis {name!r}; there are: {', '.join(names) or 'none'}")
-        if (key, name) in done:
+        if (key, name) in told:
             raise IceError(f"{key}.{name} is said twice: say it once")
-        done.add((key, name))
-        value = " ".join(value.split())
-        changed[key][name] = said(name, value) if value else Reading(name, (), "user", fits=False)
-    return changed
+        told[key, name] = (" ".join(value.split()), text)
+    return told

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from ice_core.attributes.denoising_reader import read_with_model
-from ice_core.attributes.overruling import overrule
+from ice_core.attributes.overruling import check_overruled, overrule
 from ice_core.attributes.reading import read_with_clip
 from ice_core.attributes.values import Axis
 from ice_core.concepts import ConceptSet, Readings
@@ -24,11 +24,15 @@ _STARTS_FROM_WORDS = ("words", "anchored")
 @dataclass(frozen=True)
 class Question:
     """axes: what is asked of every object; overruled: what is known already, "vase.material=ceramic";
-    towers: what looks at the objects, None for the backbone itself."""
+    towers: what looks at the objects, None for the backbone itself. Raises IceError for something overruled
+    that is no such text, names no axis or comes twice."""
 
     axes: tuple[Axis, ...]
     overruled: tuple[str, ...] = ()
     towers: ImageTextModel | None = None
+
+    def __post_init__(self) -> None:
+        check_overruled(self.overruled, self.axes)
 
 
 def read(

@@ -3,9 +3,10 @@ from __future__ import annotations
 import pytest
 from training_runs import scene
 
-from ice_core.attributes.overruling import overrule
+from ice_core.attributes.overruling import check_overruled, overrule
 from ice_core.attributes.values import Axis, Candidate, Reading, said
 from ice_core.errors import IceError
+from ice_core.run.reading import Question
 
 AXES = (Axis("color", ("red", "blue")), Axis("material", ("metal", "glass")))
 READ = {
@@ -21,6 +22,13 @@ def test_a_users_word_takes_the_place_of_what_was_read() -> None:
     assert readings["cube-1"]["color"].reader == "user"
     assert readings["ball-0"]["color"] == READ["ball-0"]["color"]
     assert READ["ball-0"]["material"].value == "metal"
+
+
+@pytest.mark.parametrize("text", ["ball-0", "ball-0.mood=sad"])
+def test_what_no_object_could_make_good_is_refused_before_there_are_objects(text: str) -> None:
+    check_overruled(["vase.color=red"], AXES)
+    with pytest.raises(IceError, match=text):
+        Question(AXES, (text,))
 
 
 def test_a_word_can_be_said_where_nothing_was_read() -> None:
