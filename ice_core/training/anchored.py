@@ -113,7 +113,7 @@ class AnchoredSession:
         self.done, self.settled = state.step, state.settled
         self.generator = torch.Generator()
         self.generator.set_state(state.generator.clone())
-        self.alphas = backbone.alphas_cumprod.clone().float()
+        self.alphas = backbone.alphas_cumprod.clone().float().to(self.device)
         self.slots = {
             s.key: slots_of(backbone, s.key, s.label, config, state.readings) for s in scene.subjects
         }
@@ -241,7 +241,7 @@ class AnchoredSession:
             torch.cat([getattr(one, name) for one in drawn]).to(self.device)
             for name in ("mirrored", "timesteps", "noise")
         )
-        signal = self.alphas.to(self.device)[timesteps]
+        signal = self.alphas[timesteps]
         noisy, target = noisy_and_target(
             self.scene.latents[mirrored], noise, signal, self.backbone.prediction
         )
