@@ -100,4 +100,7 @@ def test_shell_blocks_run(block: Block, folder: Path) -> None:
 @pytest.mark.parametrize("block", shown("python"))
 def test_python_blocks_run(block: Block, folder: Path) -> None:
     code = re.sub(r"\bsteps=\d+", "steps=2", block.code)
+    saved = re.findall(r"save\(\"([^\"]+)\"\)", code)
+    assert saved, "nothing is saved: an example should leave something to look at"
     exec(compile(code, f"README.md, line {block.line}", "exec"), {})
+    assert [name for name in saved if not (folder / name).is_file()] == []
