@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ice_core.concepts import ConceptSet
 from ice_core.errors import IceError
-from ice_core.run.defaults import METHOD, METHODS
+from ice_core.run.defaults import ANCHORED_STEPS, BUNDLED_STEPS, CHECKPOINT_STEPS, METHOD, METHODS
 
 from .graph import TRAINER
 from .types import Concepts, Learned, Words, schema
@@ -46,12 +46,12 @@ class IntrinsicTrainer(io.ComfyNode):
                 ),
                 io.Int.Input(
                     "steps",
-                    default=60,
+                    default=ANCHORED_STEPS,
                     min=2,
                     max=20000,
-                    tooltip="At most so many: 'anchored' ends when it has settled, 60 are usual. 'paper' "
-                    "and 'inversion' need 400 with the demo's model and 800 with a large one. 'words' takes "
-                    "none.",
+                    tooltip="At most so many: 'anchored' ends when it has settled, "
+                    f"{ANCHORED_STEPS} are usual. 'paper' and 'inversion' need {BUNDLED_STEPS} with the "
+                    f"demo's model and {CHECKPOINT_STEPS} with a large one. 'words' takes none.",
                 ),
                 io.Float.Input(
                     "learning_rate",
@@ -138,14 +138,17 @@ class IntrinsicTrainer(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, axes: str | None) -> bool | str:
-        """Refuse axes that are no plain words before the queue runs."""
+    def validate_inputs(cls, axes: str | None, overrule: str | None = None) -> bool | str:
+        """Refuse, before the queue runs, axes that are no plain words, and what overrules none of them."""
         from ice_core.attributes.axes import parse_axes
+        from ice_core.attributes.overruling import check_overruled
         from ice_core.training.config import TrainingConfig
 
         try:
             if axes is not None:
-                TrainingConfig(axes=tuple(axis.name for axis in parse_axes(words_in(axes))))
+                asked = parse_axes(words_in(axes))
+                TrainingConfig(axes=tuple(axis.name for axis in asked))
+                check_overruled(words_in(overrule or ""), asked)
         except IceError as error:
             return str(error)
         return True

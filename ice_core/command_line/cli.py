@@ -18,7 +18,7 @@ from typing import TextIO
 from ice_core.command_line import commands
 from ice_core.command_line.stopping import stopped_once
 from ice_core.errors import IceError
-from ice_core.run.defaults import AXES, BUNDLED_STEPS, CHECKPOINT_STEPS, CLIP, DTYPES, METHODS
+from ice_core.run.defaults import ANCHORED_STEPS, AXES, BUNDLED_STEPS, CHECKPOINT_STEPS, CLIP, DTYPES, METHODS
 from ice_core.version import package_version
 
 BY_SIGNAL = 128
@@ -163,8 +163,8 @@ def _add_run_options(parser: argparse.ArgumentParser, out: str) -> None:
         "--steps",
         type=_positive,
         metavar="N",
-        help="training steps (at most 60 with --method anchored, which ends when it has settled; else "
-        f"{BUNDLED_STEPS} with the bundled model, {CHECKPOINT_STEPS} with a checkpoint)",
+        help=f"training steps (at most {ANCHORED_STEPS} with --method anchored, which ends when it has "
+        f"settled; else {BUNDLED_STEPS} with the bundled model, {CHECKPOINT_STEPS} with a checkpoint)",
     )
     parser.add_argument(
         "--refine",

@@ -10,6 +10,8 @@ BUNDLED_STEPS = 400
 than a large one."""
 CHECKPOINT_STEPS = 800
 SNAPSHOT_EVERY = 20
+ANCHORED_STEPS = 60
+"""At most: that method ends when it has settled."""
 METHODS: tuple[str, ...] = ("words", "anchored", "paper", "inversion")
 METHOD: Literal["anchored"] = "anchored"
 """How tokens come about, see `ice_core.training.config.Method`."""
