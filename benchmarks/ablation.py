@@ -34,17 +34,18 @@ COLUMNS = (
 def variants(only: list[str] | None) -> Mapping[str, TrainingConfig]:
     """Every training that is compared, by name."""
     plain = TrainingConfig(INTRINSIC_AXES)
-    off: dict[str, AnchoredConfig] = {
+    changed: dict[str, AnchoredConfig] = {
         "no mixture": replace(plain.anchored, mixing=0.0, mixture_rate=0.0),
         "no residual": replace(plain.anchored, residual_rate=0.0),
         "no substitution": replace(plain.anchored, substitution=0.0),
         "no throw-away token": replace(plain.anchored, instance=False),
         "no pull to the words": replace(plain.anchored, keep_close=0.0),
+        "an off-axis anchor": replace(plain.anchored, off_axis=1.0),
         "last state instead of the best": replace(plain.anchored, evaluations=0),
     }
     patient = replace(plain.anchored, patience=10**6)
     every = {"words": replace(plain, method="words", steps=0), "default": plain}
-    every |= {name: replace(plain, anchored=config) for name, config in off.items()}
+    every |= {name: replace(plain, anchored=config) for name, config in changed.items()}
     every |= {f"{n} steps": replace(plain, steps=n, anchored=patient) for n in STEPS}
     every |= {f"{n} rows": replace(plain, anchored=replace(plain.anchored, rows=n)) for n in ROWS}
     return {name: config for name, config in every.items() if only is None or name in only}

@@ -3,9 +3,10 @@
 Every token is a mixture of the word that was read and of its neighbors, whose weights are learned first, and
 a residual that keeps out of the other axes' words (`mixture.py`). In every step each slot of the prompt
 holds, by chance, its token or its word, so that no token leans on another and each works in a sentence of
-words. A throw-away token takes in what is neither (BiCo, arXiv 2512.09824). States are compared on a fixed
-set of noises, timesteps and templates, the words' own state among them; the best is kept, and training ends
-when none has got better for a while (DVAR, arXiv 2302.04841).
+words. Where it is asked for, an anchor on pictures of other things holds them to their words there
+(`off_axis.py`). A throw-away token takes in what is neither (BiCo, arXiv 2512.09824). States are compared on
+a fixed set of noises, timesteps and templates, the words' own state among them; the best is kept, and
+training ends when none has got better for a while (DVAR, arXiv 2302.04841).
 """
 
 from __future__ import annotations
@@ -17,31 +18,24 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ice_core.concepts import ConceptSet, Reading, Readings, as_people_write
+from ice_core.concepts import ConceptSet, Readings
 from ice_core.model.backbone import Backbone, Prompt, Token
 from ice_core.model.noising import draw_noise, fill, noisy_and_target
 from ice_core.training.config import TrainingConfig
 from ice_core.training.descent import learning, moments_of, restore_moments
 from ice_core.training.losses import masked_denoising_loss
-from ice_core.training.mixture import Mixture, mixture_of, spans
+from ice_core.training.mixture import Mixture
+from ice_core.training.off_axis import Foreign, draw_foreign, off_axis_loss
 from ice_core.training.scene import Scene
-from ice_core.training.state import TrainingState, begin, learnable_axes
+from ice_core.training.slots import Slot, slots_of
+from ice_core.training.state import TrainingState, begin
 
-_THROW_AWAY_START = "the"
 _AVERAGE_DECAY = 0.9
 """Of the moving average of what is learned, per step: single steps follow single noises."""
 _EVALUATION_SEED = 1
 """Added to the training's seed, so that the fixed set is none of the noises that are learned from."""
 
 Values = dict[str, Tensor]
-
-
-@dataclass(frozen=True)
-class Slot:
-    """A place in an object's prompt. word: what may stand there instead; None: nothing does."""
-
-    mixture: Mixture
-    word: str | None
 
 
 @dataclass(frozen=True)
@@ -52,38 +46,6 @@ class _Copies:
     timesteps: Tensor
     noise: Tensor
     templates: tuple[str, ...]
-
-
-def slots_of(
-    backbone: Backbone, key: str, label: str, config: TrainingConfig, readings: Readings
-) -> tuple[Slot, ...]:
-    """Throw-away token, properties in the order in which people write them, object."""
-    of = readings.get(key, {})
-    axes = as_people_write(learnable_axes(config, of))
-    words = {axis: _mixed(of[axis]) if axis in of else [] for axis in axes}
-    likely = {axis: [c.value for c in of[axis].candidates] if axis in of else [] for axis in axes}
-    groups = {axis: list(dict.fromkeys(words[axis] + likely[axis])) for axis in axes}
-    every = spans(backbone, list(groups.values()))
-    slots = []
-    if config.anchored.instance:
-        start = mixture_of(backbone, f"{key}.instance", [_THROW_AWAY_START], [1.0], every)
-        slots.append(Slot(start, None))
-    rows = config.anchored.rows
-    for axis in axes:
-        others = spans(backbone, [groups[other] for other in axes if other != axis])
-        said = words[axis] or [axis]
-        weights = {c.value: c.weight for c in of[axis].candidates} if words[axis] else {axis: 1.0}
-        shares = [weights.get(word, 0.0) for word in said]
-        mixture = mixture_of(backbone, f"{key}.{axis}", said, shares, others, rows)
-        slots.append(Slot(mixture, said[0] if words[axis] else None))
-    slots.append(Slot(mixture_of(backbone, f"{key}.object", [label], [1.0], every, rows), label))
-    return tuple(slots)
-
-
-def _mixed(reading: Reading) -> list[str]:
-    """The word read, and those that shade into it."""
-    first = [reading.value] if reading.value is not None else []
-    return [*first, *(word for word in reading.neighbors if word not in first)] if first else []
 
 
 def begin_anchored(
@@ -129,6 +91,7 @@ class AnchoredSession:
         self.optimizer = self._adam()
         moments = {k.removeprefix("moments/"): v for k, v in state.extra.items() if k.startswith("moments/")}
         restore_moments(self.optimizer, self.values, moments)
+        self.foreign = self._foreign()
         self.clock = time.monotonic()
         self.fixed = self._fixed_set()
         if self.fixed and self.done == 0:
@@ -163,6 +126,31 @@ class AnchoredSession:
         groups = [{"params": weights, "lr": self.config.anchored.mixture_rate}]
         groups += [{"params": [v], "lr": rate / v.shape[-1] ** 0.5} for v in residuals]
         return torch.optim.Adam(groups, betas=(0.9, 0.99), foreach=False)
+
+    def _foreign(self) -> dict[str, list[Foreign]]:
+        """Pictures for the off-axis anchor, by object."""
+        if not self.config.anchored.off_axis:
+            return {}
+        words = {
+            key: {s.mixture.name: s.word for s in slots[:-1] if s.word is not None}
+            for key, slots in self.slots.items()
+        }
+        labels = {subject.key: subject.label for subject in self.scene.subjects}
+        count = self.config.anchored.off_axis_pictures
+        drawn = draw_foreign(self.backbone, words, labels, count, self.config.seed)
+        return {key: [one for one in drawn if one.key == key] for key in words if words[key]}
+
+    def _off_axis(self, tokens: Mapping[str, Token]) -> Tensor:
+        """The off-axis anchor of one property of every object."""
+        rng = self.generator
+        chosen = [of[int(torch.randint(len(of), (), generator=rng))] for of in self.foreign.values()]
+        anchored, last = self.config.anchored, len(self.alphas) - 1
+        shares = anchored.earliest + (anchored.latest - anchored.earliest) * torch.rand(
+            len(chosen), generator=rng
+        )
+        noise = draw_noise((len(chosen), *chosen[0].latents.shape), 0, rng).to(self.device)
+        timesteps = (shares * last).round().long().to(self.device)
+        return off_axis_loss(self.backbone, chosen, tokens, timesteps, noise, self.alphas)
 
     def _fixed_set(self) -> dict[str, _Copies]:
         count = self.config.anchored.evaluations
@@ -199,6 +187,10 @@ class AnchoredSession:
         mixing = self.done < self.config.switch
         drift = torch.stack([self._drift(slot.mixture) for slot in self._every_slot()]).sum()
         total = sum(losses.values(), torch.zeros((), device=self.device)) + anchored.keep_close * drift
+        off_axis = {}
+        if self.foreign:
+            off_axis["off_axis"] = self._off_axis(tokens)
+            total = total + anchored.off_axis * off_axis["off_axis"]
         learned = {k: v for k, v in self.values.items() if not mixing or k.endswith("/weights")}
         gradients = torch.autograd.grad(total, list(learned.values()), allow_unused=True)
         found = [g for g in gradients if g is not None]
@@ -214,8 +206,9 @@ class AnchoredSession:
             self.average[name].lerp_(value.detach(), 1 - _AVERAGE_DECAY)
         self._stop_or_go_on()
         denoising = torch.stack(list(losses.values())).mean()
-        values = torch.stack([total / len(losses), denoising, drift]).detach().tolist()
-        return dict(zip(("total", "denoising", "drift"), values, strict=True))
+        terms = {"total": total / len(losses), "denoising": denoising, "drift": drift, **off_axis}
+        values = torch.stack(list(terms.values())).detach().tolist()
+        return dict(zip(terms, values, strict=True))
 
     def _said(self, key: str, tokens: Mapping[str, Token]) -> list[str | Token]:
         """An object's prompt, with words in some of the places."""

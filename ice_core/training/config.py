@@ -44,6 +44,8 @@ class AnchoredConfig:
     residual_rate: of Adam, for directions of length 1.
     keep_close: weight of a direction's squared distance from its mixture's.
     substitution: chance that a slot of the prompt holds its word instead of its token.
+    off_axis: weight of the off-axis anchor, see `off_axis.py`; 0 leaves it out. off_axis_pictures: that the
+        model draws for it first, per property.
     instance: learn a throw-away token for what is neither the object nor a property of it.
     evaluations: noisy copies per object of the fixed set on which states are compared; 0 compares none and
         keeps the last.
@@ -62,6 +64,8 @@ class AnchoredConfig:
     residual_rate: float = 0.003
     keep_close: float = 0.01
     substitution: float = 0.5
+    off_axis: float = 0.0
+    off_axis_pictures: int = 2
     instance: bool = True
     evaluations: int = 16
     evaluate_every: int = 10
@@ -72,13 +76,14 @@ class AnchoredConfig:
         for name, least in (
             ("batch", 1),
             ("rows", 1),
+            ("off_axis_pictures", 1),
             ("evaluations", 0),
             ("evaluate_every", 1),
             ("patience", 1),
         ):
             if getattr(self, name) < least:
                 raise IceError(f"{name} is {getattr(self, name)}: it must be {least} or more")
-        for name in ("mixture_rate", "residual_rate", "keep_close", "budget"):
+        for name in ("mixture_rate", "residual_rate", "keep_close", "off_axis", "budget"):
             if not (math.isfinite(value := getattr(self, name)) and value >= 0):
                 raise IceError(f"{name} is {value}: it must be 0 or more")
         if not 0 <= self.earliest < self.latest <= 1:

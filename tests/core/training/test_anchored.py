@@ -15,9 +15,10 @@ from ice_core.errors import IceError
 from ice_core.model.backbone import Prompt, Token
 from ice_core.model.noising import draw_noise, fill
 from ice_core.training import AnchoredConfig, Snapshot, TrainingConfig, train
-from ice_core.training.anchored import AnchoredSession, begin_anchored, slots_of
+from ice_core.training.anchored import AnchoredSession, begin_anchored
 from ice_core.training.mixture import mixture_of, spans
 from ice_core.training.scene import prepare
+from ice_core.training.slots import slots_of
 
 COLORS = (Candidate("red", 0.6), Candidate("pink", 0.3), Candidate("dark red", 0.1))
 READINGS: Readings = {

@@ -69,6 +69,21 @@ def test_a_resumed_run_gives_the_numbers_of_a_straight_one(tmp_path: Path, metho
     assert resumed[1].concepts[0].readings == READINGS["ball-0"]
 
 
+def test_a_resumed_run_gives_the_same_numbers_with_an_anchor_on_other_things(tmp_path: Path) -> None:
+    plain = settings("anchored")
+    config = dataclasses.replace(plain, anchored=dataclasses.replace(plain.anchored, off_axis=1.0))
+    straight = run(config=config, readings=READINGS)
+    assert all(event.losses["off_axis"] >= 0 for event in straight[0])
+    state = next(
+        e.state
+        for e in train(FakeBackbone(), scene(), config, READINGS)
+        if isinstance(e, Snapshot) and e.state.step == 3
+    )
+    resumed = run(config=config, resume=state)
+    assert resumed[0] == straight[0][3:]
+    assert same(resumed[1], straight[1])
+
+
 @pytest.mark.parametrize("method", TRAINED)
 def test_divergence_hands_over_the_last_good_state(method: Method) -> None:
     seen: list[object] = []
