@@ -110,12 +110,13 @@ def load_retriever(
     return Retriever(towers, vocabulary or Vocabulary.built_in())
 
 
-def axes_for(bundled: bool, texts: Sequence[str]) -> tuple[Axis, ...]:
-    """Axes with the values that a model knows words for: "color", or "finish=matte|glossy".
+def axes_for(bundled: bool, texts: Sequence[str], files: bool = True) -> tuple[Axis, ...]:
+    """Axes with the values that a model knows words for: "color", "finish=matte|glossy", and, unless `files`
+    are kept out, "finish=@finishes.txt" with one value a line.
 
     The bundled model's are its world's own. Raises IceError for what is no axis.
     """
-    return parse_axes(texts, {**known_axes(), **(world_axes() if bundled else {})})
+    return parse_axes(texts, {**known_axes(), **(world_axes() if bundled else {})}, files)
 
 
 def reading_towers(model: Backbone) -> ImageTextModel | None:

@@ -194,7 +194,7 @@ class IntrinsicTrainer(io.ComfyNode):
         picture = picture_of(image)
         demo = is_demo_model(model)
         towers = words.retriever.model if words is not None else bundled_towers() if demo else None
-        asked = Question(axes_for(demo, words_in(axes)), tuple(words_in(overrule)), towers)
+        asked = Question(axes_for(demo, words_in(axes), files=False), tuple(words_in(overrule)), towers)
         training = TrainingConfig(
             tuple(axis.name for axis in asked.axes),
             0 if method == "words" else steps,

@@ -28,18 +28,22 @@ def known_axes() -> Mapping[str, Axis]:
     return MappingProxyType(axes)
 
 
-def parse_axes(texts: Sequence[str], known: Mapping[str, Axis] | None = None) -> tuple[Axis, ...]:
+def parse_axes(
+    texts: Sequence[str], known: Mapping[str, Axis] | None = None, files: bool = False
+) -> tuple[Axis, ...]:
     """Axes as a user writes them, in that order.
 
     "color" takes the values of `known` (None: `known_axes()`); "finish=matte|glossy|satin" brings its
-    own, for a known name too; a name that is unknown and brings none is a free axis. Raises IceError for
-    a name that is no plain word, is reserved or comes twice, and for no or one or repeated values.
+    own, for a known name too; a name that is unknown and brings none is a free axis. With `files`
+    "finish=@finishes.txt" brings the values of a text file, one a line; empty lines and those that begin with
+    # say nothing. Raises IceError for a name that is no plain word, is reserved or comes twice, for no or one
+    or repeated values, and for a file that cannot be read.
     """
     known = known_axes() if known is None else known
     parts = [tuple(part.strip() for part in text.partition("=")) for text in texts]
     check_axis_names([name for name, _, _ in parts])
     return tuple(
-        Axis(name, _values(name, listed)) if equals else known.get(name, Axis(name))
+        Axis(name, _values(name, listed, files)) if equals else known.get(name, Axis(name))
         for name, equals, listed in parts
     )
 
@@ -55,8 +59,9 @@ def check_axis_names(names: Sequence[str]) -> None:
             raise IceError(f"the axis {name!r} is named twice: name each axis once")
 
 
-def _values(name: str, listed: str) -> tuple[str, ...]:
-    values = tuple(" ".join(value.split()) for value in listed.split("|"))
+def _values(name: str, listed: str, files: bool) -> tuple[str, ...]:
+    given = _lines(name, Path(listed[1:].strip())) if files and listed.startswith("@") else listed.split("|")
+    values = tuple(" ".join(value.split()) for value in given)
     if values == ("",):
         raise IceError(
             f"the axis {name!r} has no values after the =: write for example {name}=matte|glossy, or {name} "
@@ -67,4 +72,19 @@ def _values(name: str, listed: str) -> tuple[str, ...]:
             f"the axis {name!r} has {values[0]!r} only, so there is nothing to choose between: name two or "
             f"more, for example {name}={values[0]}|glossy"
         )
+    return values
+
+
+def _lines(name: str, path: Path) -> list[str]:
+    """The values in a file of an axis."""
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+    except (OSError, UnicodeError) as error:
+        raise IceError(
+            f"the values of the axis {name!r} cannot be read from {path}: {error}; give a text file (UTF-8) "
+            "with one value a line"
+        ) from error
+    values = [line for line in lines if line and not line.startswith("#")]
+    if not values:
+        raise IceError(f"the file {path} has no values of the axis {name!r}: write one a line")
     return values

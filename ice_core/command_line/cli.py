@@ -138,8 +138,8 @@ def _add_run_options(parser: argparse.ArgumentParser, out: str) -> None:
         "--axes",
         type=_words,
         metavar="A,B",
-        help="properties to learn, single words, with values of your own as finish=matte|glossy "
-        f"({','.join(AXES)})",
+        help="properties to learn, single words, with values of your own as finish=matte|glossy or, one a "
+        f"line in a file, finish=@FILE ({','.join(AXES)})",
     )
     parser.add_argument(
         "--set",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import make_axes
 import pytest
 
@@ -44,6 +46,24 @@ def test_a_name_takes_the_known_values_and_a_user_brings_others() -> None:
     assert mood == Axis("mood2")
     assert mood.free
     assert parse_axes(["color=warm|cold"]) == (Axis("color", ("warm", "cold")),)
+
+
+def test_values_can_be_in_a_file_where_files_may_be_read(tmp_path: Path) -> None:
+    path = tmp_path / "finishes.txt"
+    path.write_text("# ours, CC0\nmatte\n\n  high   gloss \nsatin\n", encoding="utf-8-sig")
+    (finish,) = parse_axes([f"finish = @{path}"], files=True)
+    assert finish == Axis("finish", ("matte", "high gloss", "satin"))
+    with pytest.raises(IceError, match="two or more"):
+        parse_axes([f"finish=@{path}"])
+
+
+@pytest.mark.parametrize("content", [None, b"", b"# nothing\n", b"matte\n", b"\xff\xfe\x00"])
+def test_a_file_without_values_is_refused_by_name(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "finishes.txt"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(IceError, match=r"finishes\.txt|two or more"):
+        parse_axes([f"finish=@{path}"], files=True)
 
 
 def test_the_world_has_its_own_words() -> None:
