@@ -5,11 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ice_core.concepts import Concept, ConceptSet, mean_row
+from ice_core.concepts import Concept, ConceptSet, mean_row, said
 from ice_core.model.attention import AttentionRecorder
 from ice_core.model.backbone import Backbone, Prompt, Token
 from ice_core.model.lora import Lora
-from ice_core.training.config import TrainingConfig
+from ice_core.model.sampling import SamplingConfig, sample
+from ice_core.training.config import AnchoredConfig, TrainingConfig
 from ice_core.training.events import Finished
 from ice_core.training.trainer import train
 
@@ -57,7 +58,21 @@ def ask(backbone: Backbone, questions: dict[str, Tensor]) -> dict[str, Tensor]:
         if isinstance(event, Finished):
             for name, learned in event.learned.tokens.items():
                 answers[f"learned/{name}"] = learned.rows["clip_l"]
+    answers |= _anchored(backbone, concepts)
     return {name: value.detach().float().cpu() for name, value in answers.items()}
+
+
+def _anchored(backbone: Backbone, concepts: ConceptSet) -> dict[str, Tensor]:
+    """What the usual method learns from the same readings, and a picture drawn with it."""
+    readings = {"ball": {"color": said("color", "red"), "material": said("material", "metal")}}
+    config = TrainingConfig(("color", "material"), 8, anchored=AnchoredConfig(batch=4, off_axis=1.0))
+    *_, last = train(backbone, concepts, config, readings)
+    assert isinstance(last, Finished)
+    answers = {f"learned by words/{n}": t.rows["clip_l"] for n, t in last.learned.tokens.items()}
+    tokens = last.learned.concepts[0].intrinsics
+    prompt = Prompt(("a photo of a", tokens["color"], tokens["material"], "cube"))
+    drawing = SamplingConfig(4)
+    return answers | {"drawn": sample(backbone, [prompt], drawing, torch.Generator().manual_seed(0))}
 
 
 def with_and_without_padding(backbone: Backbone) -> dict[str, Tensor]:
