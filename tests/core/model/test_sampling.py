@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ice_core.errors import IceError
 from ice_core.model.backbone import Prompt, TextFeatures
-from ice_core.model.sampling import SamplingConfig, predicted_original, sample, timesteps_for
+from ice_core.model.sampling import SamplingConfig, guided, predicted_original, sample, timesteps_for
 
 
 class Oracle(FakeBackbone):
@@ -112,10 +112,23 @@ def test_original_is_recovered_from_noise_and_from_velocity():
     torch.testing.assert_close(again, clean, atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize(("steps", "guidance"), [(0, 5.0), (10, 0.5)])
-def test_impossible_settings_are_refused(steps: int, guidance: float):
+def test_rescaling_brings_back_the_spread_of_the_prediction_with_the_prompt():
+    given, free = torch.randn(2, 3, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    plain = guided(given, free, SamplingConfig(guidance=5.0, rescale=0.0))
+    torch.testing.assert_close(plain, free + 5 * (given - free))
+    whole = guided(given, free, SamplingConfig(guidance=5.0, rescale=1.0))
+    torch.testing.assert_close(whole.std((1, 2, 3)), given.std((1, 2, 3)))
+    half = guided(given, free, SamplingConfig(guidance=5.0, rescale=0.5))
+    torch.testing.assert_close(half, (plain + whole) / 2)
+    assert (plain.std((1, 2, 3)) > given.std((1, 2, 3))).all()
+
+
+@pytest.mark.parametrize(
+    ("steps", "guidance", "rescale"), [(0, 5.0, 0.7), (10, 0.5, 0.7), (10, 5.0, 1.1), (10, 5.0, -0.1)]
+)
+def test_impossible_settings_are_refused(steps: int, guidance: float, rescale: float):
     with pytest.raises(IceError):
-        SamplingConfig(steps, guidance)
+        SamplingConfig(steps, guidance, rescale)
 
 
 def test_prompts_of_one_noise_start_alike_and_differ_by_what_they_say_alone():
