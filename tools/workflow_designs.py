@@ -210,7 +210,7 @@ def _generate(
     empty = sheet.add("EmptyLatentImage", (x, y + 160), (320, 110), width=side, height=side, batch_size=batch)
     latent = sheet.add(
         "KSampler", (x, y + 320), (320, 270), model=wire, positive=positive,
-        negative=nothing["conditioning"], latent_image=empty["latent"], seed=0, steps=20, cfg=5.0,
+        negative=nothing["conditioning"], latent_image=empty["latent"], seed=0, steps=20, cfg=7.0,
         sampler_name="dpmpp_2m", scheduler="karras",
     )  # fmt: skip
     decoded = sheet.add("VAEDecode", (x, y + 640), (320, 60), samples=latent["latent"], vae=model["vae"])
