@@ -27,6 +27,7 @@ from ice_core.training.losses import masked_denoising_loss
 from ice_core.training.mixture import Mixture
 from ice_core.training.off_axis import Foreign, draw_foreign, off_axis_loss
 from ice_core.training.scene import Scene
+from ice_core.training.session import StartedSession
 from ice_core.training.slots import Slot, slots_of
 from ice_core.training.state import TrainingState, begin
 
@@ -64,18 +65,13 @@ def _zeros(mixture: Mixture) -> dict[str, Tensor]:
     return {encoder: torch.zeros_like(words[0]) for encoder, words in mixture.words.items()}
 
 
-class AnchoredSession:
+class AnchoredSession(StartedSession):
     """All objects learn in every step, each from its own noisy copies."""
 
     def __init__(
         self, backbone: Backbone, scene: Scene, config: TrainingConfig, state: TrainingState
     ) -> None:
-        self.backbone, self.scene, self.config, self.started = backbone, scene, config, state
-        self.device = scene.latents.device
-        self.done, self.settled = state.step, state.settled
-        self.generator = torch.Generator()
-        self.generator.set_state(state.generator.clone())
-        self.alphas = backbone.alphas_cumprod.clone().float().to(self.device)
+        super().__init__(backbone, scene, config, state)
         self.slots = {
             s.key: slots_of(backbone, s.key, s.label, config, state.readings) for s in scene.subjects
         }

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
 from ice_core.concepts import ConceptSet, Readings, mean_row
 from ice_core.model.backbone import Backbone, Token
 from ice_core.model.noising import draw_noise, fill, noisy_and_target
 from ice_core.training.config import TrainingConfig
-from ice_core.training.descent import adamw, descend, restore_moments, row_sizes
+from ice_core.training.descent import descend, restore_moments
 from ice_core.training.scene import Scene
 from ice_core.training.session import RowsSession
 from ice_core.training.state import TrainingState, begin
@@ -37,17 +36,8 @@ class InversionSession(RowsSession):
         self, backbone: Backbone, scene: Scene, config: TrainingConfig, state: TrainingState
     ) -> None:
         super().__init__(backbone, scene, config, state)
-        every, sizes = list(self.tokens.values()), row_sizes(backbone)
-        self.optimizer = adamw(every, config.learning_rate, config.weight_decay, sizes)
-        restore_moments(self.optimizer, self.learned_rows(), state.moments)
-
-    def learned_rows(self) -> dict[str, Tensor]:
-        """Every row tensor, by `<token>/<encoder>`."""
-        return {
-            f"{token.name}/{encoder}": rows
-            for token in self.tokens.values()
-            for encoder, rows in token.rows.items()
-        }
+        self.learn(list(self.tokens.values()))
+        restore_moments(self.optimizer, self.moved, state.moments)
 
     def advance(self) -> dict[str, float] | None:
         """One step; its losses, or None with nothing changed when they are not finite."""
@@ -55,14 +45,14 @@ class InversionSession(RowsSession):
         before = rng.get_state()
         subject = scene.subjects[int(torch.randint(len(scene.subjects), (), generator=rng))]
         mirrored = (torch.rand(1, generator=rng) < config.flip_probability).long().to(self.device)
-        timesteps = torch.randint(len(self.alphas), (1,), generator=rng)
+        timesteps = torch.randint(len(self.alphas), (1,), generator=rng).to(self.device)
         noise = draw_noise((1, *scene.latents.shape[1:]), 0, rng).to(self.device)
         template = config.templates[int(torch.randint(len(config.templates), (), generator=rng))]
         token = self.tokens[f"{subject.key}.object"]
-        signal = self.alphas[timesteps].to(self.device)
+        signal = self.alphas[timesteps]
         noisy, target = noisy_and_target(scene.latents[mirrored], noise, signal, self.backbone.prediction)
         text = self.backbone.encode_prompts([fill(template, [token])])
-        output = self.backbone.predict(noisy, timesteps.to(self.device), text)
+        output = self.backbone.predict(noisy, timesteps, text)
         loss = F.mse_loss(output.float(), target)
         if not descend(loss, [token], self.optimizer):
             rng.set_state(before)

@@ -22,7 +22,7 @@ from ice_core.model.noising import (
     timestep_cdf,
 )
 from ice_core.training.config import TrainingConfig
-from ice_core.training.descent import adamw, descend, restore_moments, row_sizes, trainable
+from ice_core.training.descent import descend, restore_moments, trainable
 from ice_core.training.losses import (
     alignment_loss,
     composition_loss,
@@ -66,9 +66,8 @@ class PaperSession(RowsSession):
     ) -> None:
         super().__init__(backbone, scene, config, state)
         self.cdf = timestep_cdf(len(self.alphas))
-        self.sizes = row_sizes(backbone)
         self._enter(state.phase)
-        restore_moments(self.optimizer, self.learned_rows(), state.moments)
+        restore_moments(self.optimizer, self.moved, state.moments)
 
     def _enter(self, phase: int) -> None:
         """Make ready what this phase learns; phase 2 freezes phase 1's tokens and starts from s_i."""
@@ -84,8 +83,7 @@ class PaperSession(RowsSession):
         self.learned = {
             s.key: [self.tokens[f"{s.key}.{kind}"] for kind in kinds] for s in self.scene.subjects
         }
-        every = [token for tokens in self.learned.values() for token in tokens]
-        self.optimizer = adamw(every, self.config.learning_rate, self.config.weight_decay, self.sizes)
+        self.learn([token for tokens in self.learned.values() for token in tokens])
 
     def _freeze(self) -> None:
         """Cut o_i and s_i off from gradients and encode T(o_i) and T(s_i o_i), which no longer change."""
@@ -101,15 +99,6 @@ class PaperSession(RowsSession):
             encoded = features(self.backbone, prompts)
         self.frozen = {
             subject.key: (encoded[2 * i], encoded[2 * i + 1]) for i, subject in enumerate(self.scene.subjects)
-        }
-
-    def learned_rows(self) -> dict[str, Tensor]:
-        """Every row tensor that this phase learns, by `<token>/<encoder>`."""
-        return {
-            f"{token.name}/{encoder}": rows
-            for tokens in self.learned.values()
-            for token in tokens
-            for encoder, rows in token.rows.items()
         }
 
     def advance(self) -> dict[str, float] | None:
@@ -166,11 +155,11 @@ class PaperSession(RowsSession):
     def _denoising(self, draw: _Draw, prompt: Prompt, text: TextFeatures) -> dict[str, tuple[float, Tensor]]:
         """The terms that need the denoiser; attention is read for the learned tokens' columns only."""
         scene, config = self.scene, self.config
-        mirrored = draw.mirrored.to(self.device)
+        mirrored, timesteps = draw.mirrored.to(self.device), draw.timesteps.to(self.device)
         noisy, target = noisy_and_target(
             scene.latents[mirrored],
             draw.noise.to(self.device),
-            self.alphas[draw.timesteps].to(self.device),
+            self.alphas[timesteps],
             self.backbone.prediction,
         )
         recorder = None
@@ -179,7 +168,7 @@ class PaperSession(RowsSession):
             columns = [c for part, span in spans if isinstance(part, Token) for c in span]
             recorder = AttentionRecorder(["cross"], [scene.size], torch.tensor(columns))
         repeated = text.repeat(self.config.batch)
-        output = self.backbone.predict(noisy, draw.timesteps.to(self.device), repeated, recorder)
+        output = self.backbone.predict(noisy, timesteps, repeated, recorder)
         denoising = masked_denoising_loss(output.float(), target, draw.subject.mask[mirrored])
         terms = {"denoising": (1.0, denoising)}
         if recorder is not None and scene.size is not None:

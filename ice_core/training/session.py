@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from ice_core.model.backbone import Backbone
+from ice_core.model.backbone import Backbone, Token
 from ice_core.training.config import TrainingConfig
-from ice_core.training.descent import learning, moments_of, trainable
+from ice_core.training.descent import adamw, learning, moments_of, row_sizes, trainable
 from ice_core.training.scene import Scene
 from ice_core.training.state import TrainingState
 
@@ -33,29 +34,40 @@ class Session(Protocol):
         """A copy of where training stands; call it with or without inference mode."""
 
 
-class RowsSession:
-    """What the methods share that learn rows of tokens by AdamW: tokens, optimizer, generator, step count.
-
-    A method sets `optimizer` and names in `learned_rows` what it moves, by `<token>/<encoder>`.
-    """
-
-    settled = False
-    optimizer: torch.optim.AdamW
+class StartedSession:
+    """What all methods that train share: where they stand, the generator of all chance, and the schedule."""
 
     def __init__(
         self, backbone: Backbone, scene: Scene, config: TrainingConfig, state: TrainingState
     ) -> None:
         self.backbone, self.scene, self.config, self.started = backbone, scene, config, state
         self.device = scene.latents.device
-        self.done = state.step
+        self.done, self.settled = state.step, state.settled
         self.generator = torch.Generator()
         self.generator.set_state(state.generator.clone())
-        self.alphas = backbone.alphas_cumprod.clone().float()
+        self.alphas = backbone.alphas_cumprod.clone().float().to(self.device)
+
+
+class RowsSession(StartedSession):
+    """What the methods share that move rows of tokens by AdamW; a method says which by `learn`."""
+
+    optimizer: torch.optim.AdamW
+    moved: dict[str, Tensor]
+    """The rows that are learned at present, by `<token>/<encoder>`."""
+
+    def __init__(
+        self, backbone: Backbone, scene: Scene, config: TrainingConfig, state: TrainingState
+    ) -> None:
+        super().__init__(backbone, scene, config, state)
         self.tokens = {name: trainable(token, self.device) for name, token in state.tokens.items()}
 
-    def learned_rows(self) -> dict[str, Tensor]:
-        """Every row tensor that is learned at present."""
-        raise NotImplementedError
+    def learn(self, tokens: Sequence[Token]) -> None:
+        """From now on move these tokens and no other, with fresh moments."""
+        self.moved = {
+            f"{token.name}/{encoder}": rows for token in tokens for encoder, rows in token.rows.items()
+        }
+        config = self.config
+        self.optimizer = adamw(tokens, config.learning_rate, config.weight_decay, row_sizes(self.backbone))
 
     def state(self) -> TrainingState:
         """A copy of where training stands; call it with or without inference mode."""
@@ -64,6 +76,6 @@ class RowsSession:
                 self.started,
                 step=self.done,
                 tokens={name: token.detach() for name, token in self.tokens.items()},
-                moments=moments_of(self.optimizer, self.learned_rows()),
+                moments=moments_of(self.optimizer, self.moved),
                 generator=self.generator.get_state(),
             )
