@@ -25,6 +25,7 @@ _FIXED = ("seed", "out", "axes", "set", "method", "budget", "steps", "refine", "
 """Options that a run keeps when it is resumed."""
 
 if TYPE_CHECKING:
+    from ice_core.attributes.values import Axis
     from ice_core.concepts import LearnedConcepts
     from ice_core.localization.retrieval.retriever import Retriever
     from ice_core.model.backbone import Backbone, Token
@@ -39,8 +40,8 @@ def demo(arguments: argparse.Namespace) -> None:
         return
     out = _output_folder(arguments.out or Path("ice-output/demo"))
     seed = arguments.seed or 0
-    settings = _settings(arguments, seed, BUNDLED_STEPS, bundled=True)
-    from ice_core.api import axes_for, load_retriever, reading_towers
+    settings, axes = _settings(arguments, seed, BUNDLED_STEPS, bundled=True)
+    from ice_core.api import load_retriever, reading_towers
     from ice_core.run import pipeline
     from ice_core.world.renderer import render
     from ice_core.world.scenes import sample_scene
@@ -53,7 +54,7 @@ def demo(arguments: argparse.Namespace) -> None:
     events = pipeline.extract(
         backbone, load_retriever(backbone), image, out, settings, title=f"the rendered scene {seed}",
         source={**_source("demo", arguments), "clip": ""}, notes=[f"rendered: {objects} on {scene.ground}"],
-        preview_every=arguments.preview_every or 0, axes=axes_for(True, arguments.axes or AXES),
+        preview_every=arguments.preview_every or 0, axes=axes,
         overruled=arguments.set or (), towers=reading_towers(backbone),
     )  # fmt: skip
     _print_result(_follow(events, out), out)
@@ -82,10 +83,9 @@ def extract(arguments: argparse.Namespace) -> None:
         wanted = parent / _folder_name(path) if several else parent
         outs.append(_output_folder(wanted, outs))
     steps = CHECKPOINT_STEPS if arguments.checkpoint else BUNDLED_STEPS
-    bundled = not arguments.checkpoint
-    settings = _settings(arguments, arguments.seed or 0, steps, bundled)
+    settings, axes = _settings(arguments, arguments.seed or 0, steps, bundled=not arguments.checkpoint)
 
-    from ice_core.api import axes_for, reading_towers
+    from ice_core.api import reading_towers
     from ice_core.files.images import load_image_with_notes, load_mask
     from ice_core.run import pipeline
     from ice_core.run.checks import check_labels
@@ -118,7 +118,7 @@ def extract(arguments: argparse.Namespace) -> None:
         events = pipeline.extract(
             backbone, retriever, image, out, settings, labels, loaded, title=path.name,
             source={**source, "picture": str(path)}, notes=[*how, *notes, *mask_notes],
-            preview_every=arguments.preview_every or 0, axes=axes_for(bundled, arguments.axes or AXES),
+            preview_every=arguments.preview_every or 0, axes=axes,
             overruled=arguments.set or (), towers=reading_towers(backbone),
         )  # fmt: skip
         _print_result(_follow(events, out), out)
@@ -214,8 +214,11 @@ def compose(arguments: argparse.Namespace) -> None:
         raise KeyboardInterrupt(f"{done} of {arguments.count} pictures are written") from None
 
 
-def _settings(arguments: argparse.Namespace, seed: int, steps: int, bundled: bool) -> ExtractionSettings:
-    """bundled: whether the rendered world's model is used, which draws other things than photographs."""
+def _settings(
+    arguments: argparse.Namespace, seed: int, steps: int, bundled: bool
+) -> tuple[ExtractionSettings, tuple[Axis, ...]]:
+    """Settings, and their axes with values. bundled: whether the rendered world's model is used, which draws
+    other things than photographs."""
     from ice_core.api import axes_for, showing_for
     from ice_core.run.settings import ExtractionSettings
     from ice_core.training.config import STEPS, AnchoredConfig, Method, TrainingConfig
@@ -224,10 +227,10 @@ def _settings(arguments: argparse.Namespace, seed: int, steps: int, bundled: boo
     method: Method = arguments.method if arguments.method else METHOD
     if arguments.budget and method != "anchored":
         raise IceError(f"--budget is for --method anchored, not {method}; leave it out, or give --steps")
-    axes = tuple(axis.name for axis in axes_for(bundled, arguments.axes or AXES))
+    axes = axes_for(bundled, arguments.axes or AXES)
     usual = STEPS[method] if method in ("words", "anchored") else steps
     training = TrainingConfig(
-        axes,
+        tuple(axis.name for axis in axes),
         arguments.steps or usual,
         seed=seed,
         snapshot_every=SNAPSHOT_EVERY,
@@ -235,7 +238,7 @@ def _settings(arguments: argparse.Namespace, seed: int, steps: int, bundled: boo
         anchored=AnchoredConfig(budget=float(arguments.budget or 0)),
     )
     refinement = RefinementConfig(arguments.refine or 0, snapshot_every=SNAPSHOT_EVERY)
-    return ExtractionSettings(training, refinement=refinement, showing=showing_for(bundled))
+    return ExtractionSettings(training, refinement=refinement, showing=showing_for(bundled)), axes
 
 
 def _source(command: str, arguments: argparse.Namespace) -> dict[str, str]:
