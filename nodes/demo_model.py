@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import comfy.model_management as management
@@ -11,9 +12,10 @@ import folder_paths
 from comfy import latent_formats, model_base, model_detection, supported_models
 from safetensors import safe_open
 
+from ice_core.localization.retrieval.towers import ImageTextModel
 from ice_core.standalone.ldm import UNET_PREFIX, VAE_PREFIX
 from ice_core.world.architecture import CLIP_CONFIG, LATENT_CHANNELS, METADATA
-from ice_core.world.bundled import MODEL_FILE, require_weights
+from ice_core.world.bundled import MODEL_FILE, load_bundled_towers, require_weights
 
 _TEXT = CLIP_CONFIG["text_cfg"]
 _TEXT_CONFIG = {
@@ -53,6 +55,12 @@ class DemoWorld(supported_models.SD15):
     def model_type(self, state_dict: Any, prefix: str = "") -> Any:
         predicts_v = METADATA["ice.prediction"] == "v_prediction"
         return model_base.ModelType.V_PREDICTION if predicts_v else model_base.ModelType.EPS
+
+
+@lru_cache(maxsize=1)
+def bundled_towers() -> ImageTextModel:
+    """The demo world's CLIP, opened once."""
+    return load_bundled_towers()
 
 
 def is_demo_model(model: Any) -> bool:

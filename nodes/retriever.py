@@ -123,6 +123,8 @@ class ConceptRetriever(io.ComfyNode):
 def _towers(source: str, open_clip_model: str, clip_vision: Any, clip: Any) -> Any:
     """The image and the text tower that a source stands for."""
     if source == BUNDLED:
+        from .demo_model import bundled_towers
+
         return bundled_towers()
     if source == OPEN_CLIP:
         return _open_clip(open_clip_model.strip())
@@ -134,14 +136,6 @@ def _towers(source: str, open_clip_model: str, clip_vision: Any, clip: Any) -> A
     from .host.clip_vision import ConnectedTowers
 
     return ConnectedTowers(clip_vision, clip, _REMEDY)
-
-
-@lru_cache(maxsize=1)
-def bundled_towers() -> Any:
-    """The demo world's CLIP, opened once."""
-    from ice_core.world.bundled import load_bundled_towers
-
-    return load_bundled_towers()
 
 
 @lru_cache(maxsize=1)

@@ -185,10 +185,9 @@ class IntrinsicTrainer(io.ComfyNode):
         from ice_core.training.config import TrainingConfig
         from ice_core.training.refinement_state import RefinementConfig
 
-        from .demo_model import is_demo_model
+        from .demo_model import bundled_towers, is_demo_model
         from .host.backbone import ComfyBackbone
         from .host.weights import gradients
-        from .retriever import bundled_towers
         from .training_run import Job, run
 
         picture = picture_of(image)
