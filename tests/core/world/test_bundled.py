@@ -117,7 +117,7 @@ def test_properties_of_an_object_beside_others_are_read(backbone):
     """Nearly all of easy pictures; the benchmark measures the rest."""
     towers, axes = load_bundled_towers(backbone), world_axes()
     right = []
-    for seed in range(6_100_000, 6_100_030):
+    for seed in (*range(6_100_000, 6_100_030), *range(6_300_000, 6_300_030)):
         scene = sample_scene(seed, count=2)
         rendered = render([scene])
         masks = rendered.masks[0, :2]
@@ -130,4 +130,4 @@ def test_properties_of_an_object_beside_others_are_read(backbone):
             for i in range(2)
             for axis in axes
         ]
-    assert sum(right) >= 0.9 * len(right)
+    assert sum(right) >= 0.92 * len(right)
