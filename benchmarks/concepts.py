@@ -36,7 +36,7 @@ from results import write_results
 from ice_core.attributes.reading import ReadingConfig, read_with_clip
 from ice_core.composition import described, whole
 from ice_core.concepts import Readings
-from ice_core.localization.loop import concepts_from_masks
+from ice_core.localization.given import concepts_from_masks
 from ice_core.localization.retrieval.towers import ImageTextModel
 from ice_core.model.backbone import Backbone, Prompt, Token
 from ice_core.model.sampling import SamplingConfig, sample

@@ -26,7 +26,8 @@ from ice_core.attributes.denoising_reader import ModelReadingConfig, read_with_m
 from ice_core.attributes.reading import ReadingConfig, View, probabilities, value_directions, views
 from ice_core.attributes.values import Axis
 from ice_core.concepts import Concept, ConceptSet, unit
-from ice_core.localization.loop import LocalizationConfig, localize
+from ice_core.localization.config import LocalizationConfig
+from ice_core.localization.loop import localize
 from ice_core.localization.retrieval.towers import ImageTextModel
 from ice_core.standalone.backbone import StandaloneBackbone
 from ice_core.world.bundled import bundled_retriever, load_bundled_backbone, load_bundled_towers

@@ -39,7 +39,7 @@ from resident_memory import peak_above_before
 from results import write_results
 
 from ice_core.concepts import ConceptSet
-from ice_core.localization.loop import concepts_from_masks
+from ice_core.localization.given import concepts_from_masks
 from ice_core.model.backbone import Backbone, Prompt
 from ice_core.run.report import peak_memory_mib
 from ice_core.standalone.memory import keep_freed_memory

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     )
     from ice_core.concepts import Concept, ConceptSet, LearnedConcept, LearnedConcepts
     from ice_core.files.embeddings import load_concepts, save_concepts
-    from ice_core.localization.loop import LocalizationConfig
-    from ice_core.localization.segmentation import SegmentationConfig
+    from ice_core.localization.config import LocalizationConfig
+    from ice_core.localization.segmentation import ObjectsConfig, SegmentationConfig
     from ice_core.model.sampling import SamplingConfig
     from ice_core.run.events import Progress
     from ice_core.run.settings import ExtractionSettings
@@ -44,6 +44,7 @@ __all__ = [
     "LearnedConcept",
     "LearnedConcepts",
     "LocalizationConfig",
+    "ObjectsConfig",
     "Progress",
     "RefinementConfig",
     "SamplingConfig",
@@ -65,7 +66,8 @@ _HOMES = {
     "ExtractionSettings": "run.settings",
     "LearnedConcept": "concepts",
     "LearnedConcepts": "concepts",
-    "LocalizationConfig": "localization.loop",
+    "LocalizationConfig": "localization.config",
+    "ObjectsConfig": "localization.segmentation",
     "Progress": "run.events",
     "RefinementConfig": "training",
     "SamplingConfig": "model.sampling",

@@ -17,7 +17,7 @@ from .types import Concepts, FoundWords, Words, schema
 from .values import Cancellable, Progress, image_of, masks_in, masks_of, picture_of, words_in
 
 if TYPE_CHECKING:
-    from ice_core.localization.loop import LocalizationConfig
+    from ice_core.localization.config import LocalizationConfig
 
 _CONNECT_WORDS = f"the mode {EVERY!r} needs `words`: connect an ICE Concept Retriever, or name the objects"
 
@@ -139,7 +139,8 @@ class AttentionSegmentor(io.ComfyNode):
     ) -> io.NodeOutput:
         from ice_core.figures.pictures import overlay
         from ice_core.files.images import resize, working_size
-        from ice_core.localization.loop import LocalizationConfig, concepts_from_labels, concepts_from_masks
+        from ice_core.localization.config import LocalizationConfig
+        from ice_core.localization.given import concepts_from_labels, concepts_from_masks
 
         from .host.backbone import ComfyBackbone
 

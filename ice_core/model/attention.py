@@ -6,7 +6,7 @@ those it computes just the probabilities that are asked for. The model's own att
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -50,6 +50,20 @@ class AttentionRecorder:
         """
         columns = self.columns if kind == "cross" else None
         return {size: _mean(layers, columns) for (k, size), layers in self._layers.items() if k == kind}
+
+    def recorded_sizes(self, kind: Kind) -> tuple[Size, ...]:
+        """Activation sizes (height, width) that some layer of this kind has, in the order of the layers."""
+        return tuple(size for k, size in self._layers if k == kind)
+
+    def by_head(self, kind: Kind, size: Size) -> Iterator[Tensor]:
+        """Maps [B, Q, K] of one head after the other, over all layers of a size; one at a time in memory.
+
+        Softmax runs over all keys in float32. Gradients pass.
+        """
+        for layer in self._layers.get((kind, size), ()):
+            for query, key in zip(layer.query.unbind(1), layer.key.unbind(1), strict=True):
+                logits = query.float() @ key.float().transpose(-1, -2)
+                yield logits.mul_(layer.scale).softmax(-1)
 
 
 @dataclass(frozen=True)

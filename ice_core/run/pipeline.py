@@ -22,7 +22,8 @@ from ice_core.files.images import resize, save_png, working_size
 from ice_core.files.lock import claimed
 from ice_core.files.names import printable
 from ice_core.files.paths import check_tensor_folder
-from ice_core.localization.loop import Retrieves, concepts_from_labels, concepts_from_masks, localize
+from ice_core.localization.given import concepts_from_labels, concepts_from_masks
+from ice_core.localization.loop import Retrieves, localize
 from ice_core.localization.retrieval.retriever import Retriever
 from ice_core.localization.retrieval.towers import ImageTextModel
 from ice_core.model.backbone import Backbone

@@ -8,7 +8,7 @@ from typing import Any, get_type_hints
 
 from ice_core.attributes.reading import ReadingConfig
 from ice_core.errors import IceError
-from ice_core.localization.loop import LocalizationConfig
+from ice_core.localization.config import LocalizationConfig
 from ice_core.model.sampling import SamplingConfig
 from ice_core.run.defaults import OTHERS
 from ice_core.training.config import TrainingConfig

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ice_core.localization.loop import LocalizationConfig
+from ice_core.localization.config import LocalizationConfig
 from ice_core.model.sampling import SamplingConfig
 from ice_core.run.events import Progress, RunEvent
 from ice_core.run.settings import ExtractionSettings

@@ -1,7 +1,19 @@
-"""The attention segmentor: which pixels of a picture a word means, by the diffusion model itself."""
+"""The attention segmentor: which pixels of a picture a word means, and what the things of a picture are, by
+the diffusion model itself."""
 
 from ice_core.localization.segmentation.components import components
-from ice_core.localization.segmentation.config import SegmentationConfig
+from ice_core.localization.segmentation.config import ObjectsConfig, SegmentationConfig
+from ice_core.localization.segmentation.objects import Objects, find_objects
 from ice_core.localization.segmentation.segmentor import Segmentation, check_picture, contrast, segment
 
-__all__ = ["Segmentation", "SegmentationConfig", "check_picture", "components", "contrast", "segment"]
+__all__ = [
+    "Objects",
+    "ObjectsConfig",
+    "Segmentation",
+    "SegmentationConfig",
+    "check_picture",
+    "components",
+    "contrast",
+    "find_objects",
+    "segment",
+]

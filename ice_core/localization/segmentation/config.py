@@ -55,3 +55,39 @@ class SegmentationConfig:
         for name in ("tau", "sharpness"):
             if not getattr(self, name) > 0:
                 raise IceError(f"segmentation {name} is {getattr(self, name)}; it must be above 0")
+
+
+@dataclass(frozen=True)
+class ObjectsConfig:
+    """How objects are found before any word is known (`find_objects`).
+
+    timestep: how much noise the picture gets, of the model's 1000 steps, to tell the foreground, in one draw
+        and its mirrored picture. foreground: a pixel whose share of attention to other words than
+        "background" is above this.
+    cut_timestep, draws: noise, and draws of it, of the pass that tells objects apart: more of it, for then
+        the model looks at things rather than at their parts. cut: places of the foreground are taken apart
+        while a normalized cut (0 to 2) costs at most this.
+    guide: radius of the edge-aware filter that fits the foreground to the picture, in attention cells,
+        half of it for the borders between objects; 0 turns it off.
+    walk: contrast (scikit-image's beta) of the random walk that draws the outlines anew between what is
+        surely an object and what is surely ground, which lets shadows go; 0 turns it off.
+    """
+
+    timestep: int = 50
+    foreground: float = 0.6
+    cut_timestep: int = 400
+    draws: int = 2
+    cut: float = 0.31
+    guide: float = 2.0
+    walk: float = 60.0
+
+    def __post_init__(self) -> None:
+        if not self.draws >= 1:
+            raise IceError(f"objects draws is {self.draws}; it must be at least 1")
+        for name in ("timestep", "cut_timestep", "guide", "walk"):
+            if not getattr(self, name) >= 0:
+                raise IceError(f"objects {name} is {getattr(self, name)}; it must not be negative")
+        if not 0 < self.foreground < 1:
+            raise IceError(f"objects foreground is {self.foreground}; it is a share, between 0 and 1")
+        if not 0 <= self.cut <= 2:
+            raise IceError(f"objects cut is {self.cut}; it must be in 0..2")

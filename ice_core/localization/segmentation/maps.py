@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -24,10 +24,84 @@ _MOST_POSITIONS = 64 * 64
 @dataclass(frozen=True)
 class AttentionMaps:
     """By activation size (height, width): self-attention [Q, Q], rows are queries and sum to 1, and the
-    attention [3, height, width] that every position pays to each word (mean of the word's tokens)."""
+    attention [W, height, width] that every position pays to each word (mean of the word's tokens)."""
 
     self_attention: Mapping[Size, Tensor]
     words: Mapping[Size, Tensor]
+
+
+@dataclass(frozen=True)
+class NoisedPass:
+    """What one pass of the model over a noised picture attended to; maps are computed when asked for.
+
+    recorder: holds the batch's queries and keys; lengths: tokens of each word, whose columns the recorder
+    keeps; flip: every other picture of the batch is mirrored.
+    """
+
+    recorder: AttentionRecorder
+    lengths: tuple[int, ...]
+    flip: bool
+
+    def words(self) -> dict[Size, Tensor]:
+        """Attention to each word: (height, width) -> [W, height, width], mean of all views and tokens."""
+        maps = {}
+        for size, weights in self.recorder.recorded("cross").items():
+            per_word = torch.stack([tokens.mean(-1) for tokens in weights.split(self.lengths, -1)], 1)
+            maps[size] = _mean_view(per_word.unflatten(2, size), (3,), self.flip)
+        return maps
+
+    def self_attention(self) -> dict[Size, Tensor]:
+        """(height, width) -> [Q, Q], mean of all views, heads and layers."""
+        maps = {}
+        for size, weights in self.recorder.recorded("self").items():
+            grid = weights.unflatten(2, size).unflatten(1, size)
+            maps[size] = _mean_view(grid, (2, 4), self.flip).flatten(2).flatten(0, 1)
+        return maps
+
+    def heads(self, size: Size) -> Iterator[Tensor]:
+        """Self-attention [Q, Q] of one head of one layer after the other, mean of the views as they are."""
+        for weights in self.recorder.by_head("self", size):
+            yield weights[:: 2 if self.flip else 1].mean(0)
+
+
+@torch.no_grad()
+def noised_pass(
+    backbone: Backbone,
+    image: Tensor,
+    words: Sequence[str],
+    timestep: int,
+    draws: int,
+    flip: bool,
+    generator: torch.Generator,
+) -> NoisedPass:
+    """One look at an image [3, H, W] in 0..1, noised up to a timestep, with a prompt of these words.
+
+    draws: of noise; flip: the mirrored image as well; all in one batch. generator: on the CPU.
+    Raises IceError where the model has no such timestep, or no attention of a size that can be compared.
+    """
+    steps = len(backbone.alphas_cumprod)
+    if timestep >= steps:
+        raise IceError(f"segmentation timestep {timestep}; the model has steps 0 to {steps - 1}")
+    views = torch.stack([image, image.flip(-1)] if flip else [image]).to(backbone.device)
+    latents = backbone.encode_image(views).repeat(draws, 1, 1, 1)
+    noise = torch.randn(latents.shape, generator=generator).to(latents)
+    signal = backbone.alphas_cumprod[timestep].to(latents)
+    noisy = signal.sqrt() * latents + (1 - signal).sqrt() * noise
+
+    text = backbone.encode_prompts([Prompt(tuple(words))])
+    spans = text.columns[0]
+    recorder = AttentionRecorder(
+        sizes=_sizes(latents.shape[-2], latents.shape[-1]),
+        columns=torch.tensor([column for span in spans for column in span]),
+    )
+    timesteps = torch.full((len(noisy),), timestep, dtype=torch.long, device=noisy.device)
+    backbone.predict(noisy, timesteps, text.repeat(len(noisy)), recorder)
+    if not recorder.recorded_sizes("self") or not recorder.recorded_sizes("cross"):
+        raise IceError(
+            f"the model {backbone.name!r} gives no self- and cross-attention maps for a picture of "
+            f"{image.shape[-1]} x {image.shape[-2]} pixels; use a smaller one, or a U-Net model"
+        )
+    return NoisedPass(recorder, tuple(len(span) for span in spans), flip)
 
 
 @torch.no_grad()
@@ -36,43 +110,17 @@ def attention_maps(
 ) -> AttentionMaps:
     """Attention maps of an image [3, H, W] in 0..1, averaged over noise draws and the mirrored image.
 
-    generator: on the CPU. Raises IceError where the model has no such timestep, or no attention of a
-    size that can be compared.
+    generator: on the CPU. Raises IceError as `noised_pass` does.
     """
-    steps = len(backbone.alphas_cumprod)
-    if config.timestep >= steps:
-        raise IceError(f"segmentation timestep {config.timestep}; the model has steps 0 to {steps - 1}")
-    views = torch.stack([image, image.flip(-1)] if config.flip else [image]).to(backbone.device)
-    latents = backbone.encode_image(views).repeat(config.draws, 1, 1, 1)
-    noise = torch.randn(latents.shape, generator=generator).to(latents)
-    signal = backbone.alphas_cumprod[config.timestep].to(latents)
-    noisy = signal.sqrt() * latents + (1 - signal).sqrt() * noise
-
-    words = tuple(concept if word == "{}" else word for word in SEGMENTATION_TEMPLATE.split())
-    text = backbone.encode_prompts([Prompt(words)])
-    spans = text.columns[0]
-    recorder = AttentionRecorder(
-        sizes=_sizes(latents.shape[-2], latents.shape[-1]),
-        columns=torch.tensor([column for span in spans for column in span]),
+    seen = noised_pass(
+        backbone, image, prompt_words(concept), config.timestep, config.draws, config.flip, generator
     )
-    timesteps = torch.full((len(noisy),), config.timestep, dtype=torch.long, device=noisy.device)
-    backbone.predict(noisy, timesteps, text.repeat(len(noisy)), recorder)
+    return AttentionMaps(seen.self_attention(), seen.words())
 
-    own, cross = recorder.recorded("self"), recorder.recorded("cross")
-    if not own or not cross:
-        raise IceError(
-            f"the model {backbone.name!r} gives no self- and cross-attention maps for a picture of "
-            f"{image.shape[-1]} x {image.shape[-2]} pixels; use a smaller one, or a U-Net model"
-        )
-    lengths = [len(span) for span in spans]
-    self_attention, word_attention = {}, {}
-    for size, weights in own.items():
-        grid = weights.unflatten(2, size).unflatten(1, size)
-        self_attention[size] = _mean_view(grid, (2, 4), config.flip).flatten(2).flatten(0, 1)
-    for size, weights in cross.items():
-        per_word = torch.stack([tokens.mean(-1) for tokens in weights.split(lengths, -1)], 1)
-        word_attention[size] = _mean_view(per_word.unflatten(2, size), (3,), config.flip)
-    return AttentionMaps(self_attention, word_attention)
+
+def prompt_words(concept: str) -> tuple[str, ...]:
+    """The words of "<concept> things background", in the order of WORDS."""
+    return tuple(concept if word == "{}" else word for word in SEGMENTATION_TEMPLATE.split())
 
 
 def _sizes(height: int, width: int) -> set[Size]:

@@ -6,111 +6,30 @@ import json
 import math
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
-from fakes import CONTEXT, FakeBackbone
+from color_words import BALL, CUBE, MEANS, SMALL_BALL, Candidate, ColorWords, Scripted, box, keys, scene
 from torch import Tensor
 
-from benchmarks.localization import main, masks_of, override, pairwise_iou, score_scene, summarize
-from ice_core.concepts import ConceptSet
+from benchmarks.literal.stage_one import localize_literal
+from benchmarks.localization import boundary_f, main, masks_of, override, pairwise_iou, score_scene, summarize
 from ice_core.errors import IceError
-from ice_core.localization.loop import (
-    LocalizationConfig,
-    LocalizationRound,
-    concepts_from_labels,
-    concepts_from_masks,
-    localize,
-)
+from ice_core.localization.config import LocalizationConfig
+from ice_core.localization.given import concepts_from_labels, concepts_from_masks
+from ice_core.localization.loop import LocalizationRound, alone, localize
 from ice_core.localization.segmentation import SegmentationConfig
-from ice_core.model.attention import AttentionRecorder
-from ice_core.model.backbone import Prompt, TextFeatures
-from ice_core.model.lora import Lora
 
-MEANS = {"ball": (1.0, 0, 0), "cube": (0, 0, 1.0), "background": (0, 1.0, 0), "things": (0.4, 0.4, 0.4)}
-"""Colour that a word attends to; other words attend to nothing in particular."""
-
-
-class ColorWords(FakeBackbone):
-    """Cross-attention finds places of a word's colour."""
-
-    def encode_prompts(self, prompts: Sequence[Prompt], contexts: int | None = None) -> TextFeatures:
-        text = super().encode_prompts(prompts, contexts)
-        wanted = torch.zeros(len(prompts), CONTEXT, 4)
-        for row, prompt in enumerate(prompts):
-            for part, columns in zip(prompt.parts, text.columns[row], strict=True):
-                if part in MEANS:
-                    wanted[row, columns, :3] = torch.tensor(MEANS[str(part)]) * 2 - 1
-        return replace(text, extra={"wanted": wanted})
-
-    def predict(
-        self,
-        noisy: Tensor,
-        timesteps: Tensor,
-        text: TextFeatures,
-        recorder: AttentionRecorder | None = None,
-        lora: Lora | None = None,
-    ) -> Tensor:
-        size = (noisy.shape[2], noisy.shape[3])
-        if recorder is not None:
-            x = noisy.flatten(2).transpose(1, 2)[:, None]
-            recorder.record("self", size, x, x, 3.0)
-            recorder.record("cross", size, x, text.extra["wanted"][:, None], 1.0)
-        return super().predict(noisy, timesteps, text, lora=lora)
-
-
-@dataclass(frozen=True)
-class Candidate:
-    label: str
-
-
-class Scripted:
-    """Offers the words of a list that were not used, and remembers what it was shown."""
-
-    def __init__(self, *labels: str) -> None:
-        self.labels = labels
-        self.images: list[Tensor] = []
-        self.used: list[tuple[str, ...]] = []
-
-    def retrieve(self, image: Tensor, used: Sequence[str] = ()) -> list[Candidate]:
-        self.images.append(image.clone())
-        self.used.append(tuple(used))
-        return [Candidate(label) for label in self.labels if label not in used]
-
-
-CONFIG = LocalizationConfig(segmentation=SegmentationConfig(timestep=20, guide=0))
-
-
-def scene(*boxes: tuple[str, int, int, int, int]) -> Tensor:
-    """A green picture [3, 96, 128] with boxes (word, top, left, bottom, right) of the word's colour."""
-    image = torch.zeros(3, 96, 128)
-    image[1] = 1
-    for word, top, left, bottom, right in boxes:
-        image[:, top:bottom, left:right] = torch.tensor(MEANS[word])[:, None, None]
-    return image
-
-
-BALL, CUBE = ("ball", 16, 8, 64, 48), ("cube", 32, 72, 80, 120)
-SMALL_BALL = ("ball", 56, 88, 88, 120)
+CONFIG = LocalizationConfig(strategy="words", segmentation=SegmentationConfig(timestep=20, guide=0))
 
 
 def run(
     image: Tensor, retriever: Scripted, config: LocalizationConfig = CONFIG, seed: int = 0
 ) -> list[LocalizationRound]:
     return list(localize(ColorWords(), retriever, image, config, torch.Generator().manual_seed(seed)))
-
-
-def box(name: tuple[str, int, int, int, int]) -> Tensor:
-    mask = torch.zeros(96, 128, dtype=torch.bool)
-    mask[name[1] : name[3], name[2] : name[4]] = True
-    return mask
-
-
-def keys(result: ConceptSet) -> list[str]:
-    return [concept.key for concept in result.concepts]
 
 
 @pytest.mark.parametrize("method", ["propagation", "clusters"])
@@ -142,7 +61,7 @@ def test_each_new_component_is_shown_to_the_retriever_alone() -> None:
     found = run(scene(BALL, SMALL_BALL), retriever)[0].found
     assert len(found) == 2
     for concept, seen in zip(found, retriever.images[1:3], strict=True):
-        assert torch.equal(seen, scene(BALL, SMALL_BALL) * concept.mask)
+        assert torch.equal(seen, alone(scene(BALL, SMALL_BALL), concept.mask))
 
 
 class SeesRight(Scripted):
@@ -320,6 +239,8 @@ def test_missed_objects_count_zero_and_an_untouched_match_has_no_label() -> None
     one = score_scene(["ball", "cube"], truth, truth[1:], ["cube"])
     assert summarize([one, nothing, elsewhere]) == {
         "mean_iou": 0.2,
+        "boundary_f": pytest.approx(0.28),
+        "shadow_share": 0.5,
         "label_accuracy": 0.2,
         "count_accuracy": pytest.approx(1 / 3),
         "objects": 5,
@@ -330,7 +251,7 @@ def test_missed_objects_count_zero_and_an_untouched_match_has_no_label() -> None
 def test_benchmark_settings_are_read_by_type_and_unknown_ones_refused() -> None:
     config = override(SegmentationConfig(), ["tau=0.7", "flip=false", "draws=3"])
     assert (config.tau, config.flip, config.draws) == (0.7, False, 3)
-    with pytest.raises(IceError, match="unknown segmentation setting 'tao'"):
+    with pytest.raises(IceError, match="unknown setting 'tao'"):
         override(config, ["tao=1"])
     with pytest.raises(IceError, match="must be of type int"):
         override(config, ["draws=many"])
@@ -345,11 +266,42 @@ def test_the_benchmark_writes_every_figure(monkeypatch: pytest.MonkeyPatch, tmp_
     out = tmp_path / "results" / "localization.json"
     assert main(["--scenes", "2", "--seed", "1", "--method", "clusters", "--out", str(out)]) == 0
     report = json.loads(out.read_text(encoding="utf-8"))
-    assert {"mean_iou", "label_accuracy", "count_accuracy", "seconds_per_scene", "objects"} <= set(report)
+    figures = {"mean_iou", "boundary_f", "shadow_share", "label_accuracy", "count_accuracy"}
+    assert figures | {f"{name}.interval" for name in figures} | {"seconds_per_scene"} <= set(report)
+    assert set(report["literal"]) == set(report) - {"literal", "settings", "environment"}
     assert report["scenes"] == 2
     assert report["settings"]["localization"]["segmentation"]["method"] == "clusters"
     assert report["settings"]["model"] == ColorWords.fingerprint
     assert main(["--scenes", "1", "--set", "tao=1", "--out", str(out)]) == 2
+
+
+def test_outlines_may_be_two_pixels_off_and_no_more() -> None:
+    square = torch.zeros(40, 40, dtype=torch.bool)
+    square[10:30, 10:30] = True
+    assert boundary_f(square, square) == 1
+    assert boundary_f(square, square.roll(2, 1)) == 1
+    assert 0.4 < boundary_f(square, square.roll(4, 1)) < 0.8
+    assert boundary_f(square, torch.zeros_like(square)) == 0
+
+
+def test_with_true_masks_only_the_names_are_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    bundled = SimpleNamespace(
+        load_bundled_backbone=lambda device: ColorWords(), bundled_retriever=lambda backbone: Scripted("ball")
+    )
+    monkeypatch.setitem(sys.modules, "ice_core.world.bundled", bundled)
+    out = tmp_path / "names.json"
+    assert main(["--scenes", "2", "--masks", "true", "--out", str(out)]) == 0
+    report = json.loads(out.read_text(encoding="utf-8"))
+    assert report["mean_iou"] == report["count_accuracy"] == 1
+    assert "literal" not in report
+
+
+def test_the_literal_stage_one_keeps_no_part_below_its_least_area() -> None:
+    image = scene(BALL, CUBE)
+    found = localize_literal(ColorWords(), Scripted("ball", "cube"), image, torch.Generator().manual_seed(0))
+    assert {concept.label for concept in found.concepts} <= {"ball", "cube"}
+    assert all(concept.area > 0.025 for concept in found.concepts)
+    assert not (found.background & masks_of(found).any(0)).any()
 
 
 def test_word_that_is_not_there_explains_nothing() -> None:

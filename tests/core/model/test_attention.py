@@ -8,7 +8,7 @@ import torch
 from tiny_checkpoint import tiny
 from torch import Tensor
 
-from ice_core.model.attention import AttentionRecorder
+from ice_core.model.attention import AttentionRecorder, Kind
 from ice_core.model.backbone import Prompt, Token
 from ice_core.standalone import StandaloneBackbone, load_checkpoint
 
@@ -49,6 +49,20 @@ def explicit(backbone: StandaloneBackbone, noisy: Tensor) -> Iterator[tuple[str,
         shrink = {height * width: 1, height * width // 4: 2}[queries]
         kind = "self" if name.endswith("attn1") else "cross"
         yield kind, (height // shrink, width // shrink), logits.softmax(-1).mean(1)
+
+
+def test_heads_one_by_one_have_the_mean_that_is_recorded(backbone: StandaloneBackbone, noisy: Tensor) -> None:
+    recorder = AttentionRecorder()
+    backbone.predict(noisy, TIMES, backbone.encode_prompts(TEXT), recorder)
+    kinds: tuple[Kind, ...] = ("self", "cross")
+    for kind in kinds:
+        recorded = recorder.recorded(kind)
+        assert set(recorder.recorded_sizes(kind)) == set(recorded)
+        for size, mean in recorded.items():
+            heads = list(recorder.by_head(kind, size))
+            assert len(heads) > 1
+            torch.testing.assert_close(torch.stack(heads).mean(0), mean)
+    assert list(recorder.by_head("self", (1, 1))) == []
 
 
 def test_recorded_maps_are_the_explicit_softmax_averaged_over_heads_and_layers(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from safetensors.torch import load_file
 
 from ice_core.errors import IceError
 from ice_core.files.embeddings import load_concepts
+from ice_core.localization.config import LocalizationConfig
 from ice_core.run.events import Drawn, Found, Preview, Progress, Read, RunEvent, Trained, Written
 from ice_core.run.pipeline import extract, finish, resume
 from ice_core.run.settings import ExtractionSettings
@@ -147,8 +149,9 @@ def test_nothing_is_written_before_objects_are_found(tmp_path: Path) -> None:
         def retrieve(self, image: torch.Tensor, used: tuple[str, ...] = ()) -> list[Named]:
             return []
 
+    by_words = replace(SETTINGS, localization=LocalizationConfig(strategy="words"))
     with pytest.raises(IceError, match="no object was found"):
-        finish(extract(FakeBackbone(), Nothing(), scene()[0], tmp_path / "out", SETTINGS))
+        finish(extract(FakeBackbone(), Nothing(), scene()[0], tmp_path / "out", by_words))
     assert not (tmp_path / "out").exists()
 
 

@@ -1,0 +1,127 @@
+"""Concepts that a user named or marked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ice_core.concepts import Concept, ConceptSet, unique_key
+from ice_core.errors import IceError
+from ice_core.localization.config import LocalizationConfig
+from ice_core.localization.masking import explained, extend, new_concepts
+from ice_core.localization.segmentation import Segmentation, check_picture, contrast, find_objects, segment
+from ice_core.model.backbone import Backbone
+
+_USUALLY_COVERED, _LEAST_COVERED = 0.2, 0.05
+"""A word owns the objects of which it covers the first share; if there are none, one of which it covers the
+second."""
+
+
+def concepts_from_labels(
+    backbone: Backbone,
+    image: Tensor,
+    labels: Sequence[str],
+    config: LocalizationConfig,
+    generator: torch.Generator,
+) -> ConceptSet:
+    """Objects of an image [3, H, W] of the given words, whose places are looked for one word after the other;
+    words that nothing was found for are absent.
+
+    With the strategy "objects", an object that is found without words goes to the word that covers most of
+    it, if that is no little; a word that gets none has its own mask, as all have with the strategy "words".
+    Where two words claim the same pixels the earlier one keeps them. generator: on the CPU.
+    Raises IceError for what is no picture, and for no or empty words.
+    """
+    check_picture(image, backbone.multiple)
+    image = image.detach().float().cpu().clamp(0, 1)
+    labels = list(dict.fromkeys(_check_labels(labels)))
+    objects: tuple[Tensor, ...] = ()
+    if config.strategy == "objects":
+        objects = find_objects(backbone, image, config.objects, generator, config.min_area, config.neck).masks
+    places = {label: segment(backbone, image, label, config.segmentation, generator) for label in labels}
+    owners = _owners(objects, places)
+    result = ConceptSet(image, (), torch.zeros(image.shape[1:], dtype=torch.bool))
+    for label, place in places.items():
+        own = [mask for mask, owner in zip(objects, owners, strict=True) if owner == label]
+        for mask in own:
+            key = unique_key(label, {concept.key for concept in result.concepts})
+            found: tuple[Concept, ...] = (
+                Concept(key, label, mask, contrast(place.relevance, mask, ~place.mask & ~mask)),
+            )
+            result = extend(result, found, place.background)
+    for label, place in places.items():
+        if label not in owners:
+            # The user says that the word is there: what an earlier word took for background may hold it.
+            taken = explained(ConceptSet(image, result.concepts, torch.zeros_like(result.background)))
+            found = new_concepts(result, label, place, taken, config)
+            result = extend(result, found, place.background)
+    return result
+
+
+def _owners(masks: Sequence[Tensor], places: Mapping[str, Segmentation]) -> list[str | None]:
+    """The word of each object [H, W]: the one whose place covers most of it; None for no word's."""
+    covered = [{label: float(p.mask[mask].float().mean()) for label, p in places.items()} for mask in masks]
+    owners: list[str | None] = []
+    for shares in covered:
+        best = max(shares, key=lambda label: shares[label])
+        owners.append(best if shares[best] >= _USUALLY_COVERED else None)
+    for label in places:
+        free = [n for n, owner in enumerate(owners) if owner is None]
+        if label not in owners and free:
+            best_free = max(free, key=lambda n: covered[n][label])
+            if covered[best_free][label] >= _LEAST_COVERED:
+                owners[best_free] = label
+    return owners
+
+
+def concepts_from_masks(image: Tensor, labels: Sequence[str], masks: Sequence[Tensor] | Tensor) -> ConceptSet:
+    """Concepts the user marked: image [3, H, W] in 0..1, one word and one mask [h, w] each.
+
+    Masks are bool, or numbers of which those above 0.5 count, and are resized (nearest) to the image.
+    Everything outside of them is background. Raises IceError for what is no picture, empty words, and
+    masks that are empty, misshapen or not one per word.
+    """
+    check_picture(image)
+    image = image.detach().float().cpu().clamp(0, 1)
+    labels = _check_labels(labels)
+    if len(labels) != len(masks):
+        words = f"{len(labels)} words ({', '.join(labels)})"
+        raise IceError(f"{words} but {len(masks)} masks; give one mask per word")
+    concepts: dict[str, Concept] = {}
+    for label, mask in zip(labels, masks, strict=True):
+        key = unique_key(label, concepts)
+        concepts[key] = Concept(key, label, _resized(mask, label, image.shape[1], image.shape[2]), 1.0)
+    background = torch.ones(image.shape[1:], dtype=torch.bool)
+    for concept in concepts.values():
+        background &= ~concept.mask
+    return ConceptSet(image, tuple(concepts.values()), background)
+
+
+def _check_labels(labels: Sequence[str]) -> list[str]:
+    """Stripped words; IceError when there are none, or an empty one."""
+    if not labels:
+        raise IceError("no words were given; name at least one object, for example 'ball'")
+    stripped = [label.strip() for label in labels]
+    if "" in stripped:
+        which = f"word {stripped.index('') + 1} of {len(stripped)}"
+        raise IceError(f"{which} is empty; name the object, or leave it out")
+    return stripped
+
+
+def _resized(mask: Tensor, label: str, height: int, width: int) -> Tensor:
+    """A mask [h, w] or [1, h, w] as [height, width] bool on the CPU, checked."""
+    shape = list(mask.shape)
+    if mask.ndim == 3 and shape[0] == 1:
+        mask = mask[0]
+    if mask.ndim != 2 or 0 in shape:
+        raise IceError(f"the mask of {label!r} has shape {shape}; it must be [height, width]")
+    values = mask.detach().float().cpu()
+    if not values.isfinite().all():
+        raise IceError(f"the mask of {label!r} holds NaN or infinite values; draw it again")
+    resized = F.interpolate(values[None, None], size=(height, width), mode="nearest-exact")[0, 0] > 0.5
+    if not resized.any():
+        raise IceError(f"the mask of {label!r} is empty; mark the pixels of the object")
+    return resized
