@@ -9,21 +9,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+MAX_HOLE = 0.0025
 _EIGHT_NEIGHBOURS = np.ones((3, 3), dtype=bool)
 _DEPTH_STEPS = 64
 """A mask is shrunk by this share of its thickness at a time in search of a neck, at least by half a pixel."""
 
 
-def components(
-    mask: Tensor, min_area: float = 0.025, max_hole: float = 0.0025, neck: float = 0.0
-) -> list[Tensor]:
-    """Connected parts of a mask [H, W] bool that cover more than `min_area` of the picture, largest first.
-
-    Holes of at most `max_hole` of the picture are filled: larger ones, as that of a ring, are real.
-    neck: parts that touch are taken apart where the mask is at most this narrow, relative to the smaller
-    part's thickness (ours; 0 leaves them together). Only a cut that leaves two parts of at least
-    `min_area` is made.
-    """
+def without_holes(mask: Tensor, max_hole: float = MAX_HOLE) -> Tensor:
+    """A mask [H, W] bool on the CPU whose holes of at most this share of the picture are filled."""
     from scipy import ndimage
 
     filled = mask.cpu().numpy().copy()
@@ -34,6 +27,22 @@ def components(
     small[0] = False
     small[edge] = False
     filled |= small[holes]
+    return torch.from_numpy(filled)
+
+
+def components(
+    mask: Tensor, min_area: float = 0.025, max_hole: float = MAX_HOLE, neck: float = 0.0
+) -> list[Tensor]:
+    """Connected parts of a mask [H, W] bool that cover more than `min_area` of the picture, largest first.
+
+    Holes of at most `max_hole` of the picture are filled: larger ones, as that of a ring, are real.
+    neck: parts that touch are taken apart where the mask is at most this narrow, relative to the smaller
+    part's thickness (ours; 0 leaves them together). Only a cut that leaves two parts of at least
+    `min_area` is made.
+    """
+    from scipy import ndimage
+
+    filled = without_holes(mask, max_hole).numpy()
     labels, count = ndimage.label(filled, _EIGHT_NEIGHBOURS)
     least = min_area * filled.size
     parts = []

@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ice_core.localization.segmentation.components import without_holes
+
 _SURE_GROUND = 0.5
 _SURE_OBJECT = 0.9
 _USUAL = 0.75
@@ -54,4 +56,5 @@ def walked(
             tol=_TOLERANCE,
             channel_axis=-1,
         )
-    return [mask & torch.from_numpy(owner == number) for number, mask in enumerate(masks, 2)]
+    # A glint is as unlike its object as the ground is.
+    return [mask & without_holes(torch.from_numpy(owner == number)) for number, mask in enumerate(masks, 2)]

@@ -120,6 +120,15 @@ def test_a_walk_gives_a_shadow_back_to_the_ground() -> None:
     assert pairwise_iou(true[None], kept[None]).item() > 0.97
 
 
+def test_a_glint_stays_with_its_object() -> None:
+    image, mask = scene(BALL), box(BALL)
+    image[:, 30:34, 20:24] = 1
+    relevance = torch.where(mask, 0.95, 0.2)
+    relevance[30:34, 20:24] = 0.3
+    (kept,) = walked([mask], relevance, image, 60.0, 2)
+    assert kept[30:34, 20:24].all()
+
+
 def test_a_walk_needs_ground_and_something_to_decide() -> None:
     everything = torch.ones(8, 8, dtype=torch.bool)
     assert walked([], torch.zeros(8, 8), torch.zeros(3, 8, 8), 60.0, 1) == []
