@@ -9,7 +9,6 @@ import torch
 from comfy_api.latest import io, ui
 from torch import Tensor
 
-from ice_core.concepts import ConceptSet
 from ice_core.errors import IceError
 
 from .graph import EVERY, MASKS, ONE_PASS, submitted_inputs
@@ -18,6 +17,7 @@ from .values import Cancellable, Progress, image_of, masks_in, masks_of, picture
 
 if TYPE_CHECKING:
     from ice_core.localization.config import LocalizationConfig
+    from ice_core.localization.loop import LocalizationRound
 
 _CONNECT_WORDS = f"the mode {EVERY!r} needs `words`: connect an ICE Concept Retriever, or name the objects"
 
@@ -44,7 +44,7 @@ class AttentionSegmentor(io.ComfyNode):
                     "mode",
                     options=[EVERY, ONE_PASS, MASKS],
                     default=EVERY,
-                    tooltip=f"'{EVERY}': word by word, until nearly all of the picture is explained. "
+                    tooltip=f"'{EVERY}': all that is no background, taken apart and named by `words`. "
                     f"'{ONE_PASS}': look for each of the words once. '{MASKS}': take `masks` as they are, "
                     "one word each.",
                 ),
@@ -60,7 +60,7 @@ class AttentionSegmentor(io.ComfyNode):
                     default=10,
                     min=1,
                     max=50,
-                    tooltip=f"'{EVERY}' tries at most so many words; more can find more and take longer.",
+                    tooltip=f"'{EVERY}' keeps at most so many objects, the largest.",
                 ),
                 io.Float.Input(
                     "min_area",
@@ -77,7 +77,8 @@ class AttentionSegmentor(io.ComfyNode):
                     min=0.0,
                     max=0.95,
                     step=0.01,
-                    tooltip=f"'{EVERY}' ends when less than this share of the picture is left.",
+                    tooltip=f"Where nothing stands out from the background, '{EVERY}' tries word by word, until "
+                    "less than this share of the picture is left.",
                 ),
                 io.Int.Input(
                     "seed",
@@ -100,6 +101,11 @@ class AttentionSegmentor(io.ComfyNode):
                 io.Mask.Output(display_name="masks", tooltip="One mask per object, at the image's size."),
                 io.String.Output(display_name="labels", tooltip="The name of an object per line."),
                 io.Image.Output(display_name="overlay", tooltip="The picture with the masks drawn on it."),
+                io.Image.Output(
+                    display_name="rounds",
+                    tooltip=f"How '{EVERY}' came about: what was looked at, the words that were considered, "
+                    "what was found. In the other modes the overlay.",
+                ),
             ],
         )
 
@@ -138,6 +144,7 @@ class AttentionSegmentor(io.ComfyNode):
         masks: Tensor | None = None,
     ) -> io.NodeOutput:
         from ice_core.figures.pictures import overlay
+        from ice_core.figures.rounds import rounds_figure
         from ice_core.files.images import resize, working_size
         from ice_core.localization.config import LocalizationConfig
         from ice_core.localization.given import concepts_from_labels, concepts_from_masks
@@ -148,9 +155,11 @@ class AttentionSegmentor(io.ComfyNode):
         config = LocalizationConfig(max_rounds=max_rounds, min_area=min_area, unexplained=unexplained)
         backbone: Any = Cancellable(ComfyBackbone(model, clip, vae))
         height, width = picture.shape[-2:]
+        rounds: list[LocalizationRound] = []
         small = resize(picture, working_size(height, width, backbone.native_size, backbone.multiple))
         if mode == EVERY:
-            result = _find_every(backbone, words, small, config, seed)
+            rounds = _find_every(backbone, words, small, config, seed)
+            result = rounds[-1].result
         elif mode == ONE_PASS:
             given = _labels(labels, words)
             result = concepts_from_labels(backbone, small, given, config, torch.Generator().manual_seed(seed))
@@ -170,14 +179,15 @@ class AttentionSegmentor(io.ComfyNode):
             masks_of(result.concepts, (height, width)),
             "\n".join(concept.key for concept in result.concepts),
             drawn,
+            image_of(rounds_figure(rounds)) if rounds else drawn,
             ui=ui.PreviewImage(drawn, cls=cls),
         )
 
 
 def _find_every(
     backbone: Any, words: FoundWords | None, picture: Tensor, config: LocalizationConfig, seed: int
-) -> ConceptSet:
-    """The whole loop of Stage One, with the overlay as it grows."""
+) -> list[LocalizationRound]:
+    """The whole of Stage One, with the overlay as it grows."""
     from ice_core.figures.pictures import overlay
     from ice_core.localization.loop import localize
 
@@ -186,11 +196,12 @@ def _find_every(
     progress = Progress(config.max_rounds)
     progress(0)
     generator = torch.Generator().manual_seed(seed)
+    rounds = []
     for step in localize(backbone, words.retriever, picture, config, generator):
-        result = step.result
-        progress(step.index, overlay(picture, result.concepts))
+        rounds.append(step)
+        progress(step.index, overlay(picture, step.result.concepts))
     progress(config.max_rounds)
-    return result
+    return rounds
 
 
 def _labels(text: str, words: FoundWords | None) -> Sequence[str]:

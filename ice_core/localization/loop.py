@@ -35,11 +35,12 @@ class Retrieves(Protocol):
 @dataclass(frozen=True)
 class LocalizationRound:
     """One word tried, or one object named. index: from 1; label: the word, empty where the retriever had
-    none left; candidates: what the retriever offered; found: new concepts; result: everything so far;
-    ended: why this round is the last, empty where another follows."""
+    none left; seen: what the retriever was shown [3, H, W]; candidates: what it offered; found: new
+    concepts; result: everything so far; ended: why this round is the last, empty where another follows."""
 
     index: int
     label: str
+    seen: Tensor
     candidates: tuple[Any, ...]
     found: tuple[Concept, ...]
     result: ConceptSet
@@ -93,7 +94,8 @@ def _by_objects(
     result = ConceptSet(image, (), torch.zeros_like(rest))
     keys: set[str] = set()
     for index, mask in enumerate(masks, 1):
-        candidates = tuple(retriever.retrieve(alone(image, mask)))
+        seen = alone(image, mask)
+        candidates = tuple(retriever.retrieve(seen))
         label = candidates[0].label if candidates else NAMELESS
         key = unique_key(label, keys)
         keys.add(key)
@@ -103,7 +105,7 @@ def _by_objects(
         if index == len(masks):
             left = len(objects.masks) - len(masks)
             ended = f"{left} smaller objects are left out" if left else "every object has its name"
-        yield LocalizationRound(index, label, candidates, found, result, ended)
+        yield LocalizationRound(index, label, seen, candidates, found, result, ended)
 
 
 def _by_words(
@@ -122,7 +124,7 @@ def _by_words(
         visible = image * ~explained(result)
         candidates = tuple(retriever.retrieve(visible, tuple(used)))
         if not candidates:
-            yield LocalizationRound(index, "", (), (), result, "no word is left for the rest")
+            yield LocalizationRound(index, "", visible, (), (), result, "no word is left for the rest")
             return
         label = candidates[0].label
         used.append(label)
@@ -140,7 +142,7 @@ def _by_words(
             ended = f"{fruitless} words in a row found nothing new"
         elif index == config.max_rounds:
             ended = f"{index} words were tried"
-        yield LocalizationRound(index, label, candidates, found, result, ended)
+        yield LocalizationRound(index, label, visible, candidates, found, result, ended)
         if ended:
             return
 

@@ -22,7 +22,7 @@ RUN_FILE = "run.json"
 
 @dataclass(frozen=True)
 class RunStart:
-    """What a run was started with. settings, readings: as plain data; source: where picture and
+    """What a run was started with. settings, readings, rounds: as plain data; source: where picture and
     base model come from, for the command line; date: ISO 8601."""
 
     title: str
@@ -34,6 +34,7 @@ class RunStart:
     source: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     readings: Mapping[str, Any] = field(default_factory=dict)
+    rounds: tuple[Mapping[str, Any], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,10 @@ class RunFolder:
         return self.path / "input.png"
 
     @property
+    def rounds(self) -> Path:
+        return self.path / "rounds.png"
+
+    @property
     def started(self) -> bool:
         """Whether there is something to go on from."""
         return (self.path / RUN_FILE).exists()
@@ -96,7 +101,9 @@ class RunFolder:
             raise IceError(f"there is no run to resume in {self.path}; give the folder of an extraction")
         try:
             plain = json.loads((self.path / RUN_FILE).read_text(encoding="utf-8"))
-            start = RunStart(**{**plain, "notes": tuple(plain["notes"])})
+            start = RunStart(
+                **{**plain, "notes": tuple(plain["notes"]), "rounds": tuple(plain.get("rounds", ()))}
+            )
             with safe_open(self.path / "concepts.safetensors", framework="pt") as file:
                 found = json.loads(file.metadata()["ice.concepts"])
                 concepts = tuple(Concept(mask=file.get_tensor(f"mask/{c['key']}").bool(), **c) for c in found)

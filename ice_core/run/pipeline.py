@@ -10,26 +10,26 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TypeVar, cast
 
-import torch
 from torch import Tensor
 
 from ice_core.attributes.axes import parse_axes
 from ice_core.attributes.values import Axis
-from ice_core.concepts import ConceptSet, readings_from_plain, readings_to_plain
+from ice_core.concepts import readings_from_plain, readings_to_plain
 from ice_core.errors import IceError
+from ice_core.figures.rounds import rounds_figure
 from ice_core.files.embeddings import check_names
-from ice_core.files.images import resize, save_png, working_size
+from ice_core.files.images import save_png
 from ice_core.files.lock import claimed
 from ice_core.files.names import printable
 from ice_core.files.paths import check_tensor_folder
-from ice_core.localization.given import concepts_from_labels, concepts_from_masks
-from ice_core.localization.loop import Retrieves, localize
+from ice_core.localization.loop import Retrieves
 from ice_core.localization.retrieval.retriever import Retriever
 from ice_core.localization.retrieval.towers import ImageTextModel
 from ice_core.model.backbone import Backbone
 from ice_core.model.prompts import PRIOR_TEMPLATE, SEGMENTATION_TEMPLATE
 from ice_core.run.checks import check_labels, check_prompts, check_vocabulary
-from ice_core.run.events import Found, Progress, Read, RunEvent, Written
+from ice_core.run.events import Found, Read, RunEvent, Written
+from ice_core.run.finding import find, rounds_to_plain
 from ice_core.run.folder import History, RunFolder, RunStart
 from ice_core.run.presenting import present
 from ice_core.run.reading import Question, read
@@ -131,7 +131,7 @@ def _extract(
     # Another run may have begun, and ended, since this one was asked for.
     folder.check_free()
     clock = time.monotonic()
-    concepts = yield from _find(backbone, retriever, image, settings, labels, masks)
+    concepts, rounds = yield from find(backbone, retriever, image, settings, labels, masks)
     check_names([c.key for c in concepts.concepts], settings.training.axes)
     if labels and masks is None:
         absent = [label for label in labels if not any(c.label == label for c in concepts.concepts)]
@@ -145,6 +145,9 @@ def _extract(
     readings = yield from read(backbone, concepts, ask, settings)
     seconds["reading"] = time.monotonic() - clock
     save_png(image, folder.picture)
+    if rounds:
+        save_png(rounds_figure(rounds), folder.rounds)
+        start = replace(start, rounds=rounds_to_plain(rounds))
     folder.save_history(History((), seconds))
     folder.save_start(replace(start, readings=readings_to_plain(readings)), concepts)
     yield Read(readings)
@@ -210,43 +213,3 @@ def finish(
                 return cast("Result", end.value)
             if listener is not None:
                 listener(event)
-
-
-def _find(
-    backbone: Backbone,
-    retriever: Retrieves | None,
-    image: Tensor,
-    settings: ExtractionSettings,
-    labels: Sequence[str] | None,
-    masks: Sequence[Tensor] | None,
-) -> Generator[RunEvent, None, ConceptSet]:
-    """Stage One at the size the model works at; IceError when nothing is found."""
-    stage, config = "finding objects", settings.localization
-    size = working_size(image.shape[1], image.shape[2], backbone.native_size, backbone.multiple)
-    small = resize(image, size)
-    generator = torch.Generator().manual_seed(settings.training.seed)
-    rounds = config.max_rounds
-    yield Progress(stage, 0, rounds)
-    if labels and masks is not None:
-        result = concepts_from_masks(small, labels, masks)
-    elif labels:
-        result = concepts_from_labels(backbone, small, labels, config, generator)
-    else:
-        assert retriever is not None
-        yield from _prepared(retriever)
-        for step in localize(backbone, retriever, small, config, generator):
-            result = step.result
-            yield Progress(stage, step.index, rounds, f"{step.label}: {len(step.found)} found")
-    if not result.concepts:
-        what = f"of {', '.join(labels)} " if labels else ""
-        raise IceError(f"no object {what}was found; name and mark them with --labels and --masks")
-    yield Progress(stage, rounds, rounds, ", ".join(c.key for c in result.concepts))
-    return result
-
-
-def _prepared(retriever: Retrieves) -> Generator[RunEvent, None, None]:
-    """Have a retriever's vocabulary embedded now, where that can be told."""
-    if isinstance(retriever, Retriever):
-        total = len(retriever.vocabulary.words)
-        for done in retriever.prepare():
-            yield Progress("reading vocabulary", done, total)

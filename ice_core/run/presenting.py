@@ -108,6 +108,8 @@ def present(
         folder.path, image, concepts.concepts, shown, history.columns(without=("total",)),
         settings.training.switch, title, line, refinement=settings.training.steps if lora else None,
     )  # fmt: skip
+    if start.rounds:
+        pictures = {**pictures, "rounds": folder.rounds}
     seconds["writing"] = time.monotonic() - clock
 
     def relative(path: Path) -> str:
@@ -145,6 +147,7 @@ def present(
             )
             for concept, row in zip(full, shown, strict=True)
         ),
+        rounds=start.rounds,
         lora=relative(folder.lora) if lora else None,
         pictures={name: relative(path) for name, path in {"input": folder.picture, **pictures}.items()},
         seconds={name: round(value, 3) for name, value in seconds.items()},

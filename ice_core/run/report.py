@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 OUTPUTS = (
     "run.json", "report.json", "history.json", "concepts.safetensors", "training.safetensors",
     "refinement.safetensors", "lora.safetensors",
-    "sheet.png", "input.png", "overlay.png", "losses.png", "masks", "embeddings", "rows",
+    "sheet.png", "input.png", "rounds.png", "overlay.png", "losses.png", "masks", "embeddings", "rows",
 )  # fmt: skip
 """Everything an extraction writes into its folder."""
 
@@ -47,7 +47,8 @@ class ConceptReport:
 class Report:
     """A finished extraction. image_size, working_size: (width, height); unexplained: share of the picture
     that neither concepts nor background cover; lora: file, relative to the report, where refinement ran;
-    seconds: by stage; peak_memory_mib: of the process."""
+    rounds: how the objects were found, see `rounds_to_plain`; seconds: by stage; peak_memory_mib: of the
+    process."""
 
     version: str
     date: str
@@ -60,6 +61,7 @@ class Report:
     working_size: tuple[int, int]
     unexplained: float
     concepts: tuple[ConceptReport, ...]
+    rounds: tuple[Mapping[str, Any], ...]
     lora: str | None
     pictures: Mapping[str, str]
     seconds: Mapping[str, float]

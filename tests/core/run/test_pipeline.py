@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from extractions import SETTINGS, Named, progress_to, scene
+from extractions import SETTINGS, Named, Names, progress_to, scene
 from fakes import FakeBackbone
 from PIL import Image
 from safetensors.torch import load_file
@@ -184,3 +184,24 @@ def test_the_settings_survive_a_file(tmp_path: Path) -> None:
     assert ExtractionSettings.from_plain(json.loads(json.dumps(asdict(SETTINGS)))) == SETTINGS
     with pytest.raises(IceError, match="another version"):
         ExtractionSettings.from_plain({"training": {"stpes": 3}})
+
+
+def test_how_objects_were_found_is_drawn_and_reported(tmp_path: Path) -> None:
+    finish(extract(FakeBackbone(), Names(), scene()[0], tmp_path / "out", SETTINGS))
+    report = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))
+    assert report["pictures"]["rounds"] == "rounds.png"
+    assert Image.open(tmp_path / "out" / "rounds.png").width > 0
+    first, last = report["rounds"][0], report["rounds"][-1]
+    assert first["considered"][0] == {"label": first["label"], "similarity": None}
+    assert {key for step in report["rounds"] for key in step["found"]} == {
+        c["key"] for c in report["concepts"]
+    }
+    assert last["ended"]
+
+
+def test_what_a_user_marked_has_no_rounds(tmp_path: Path) -> None:
+    image, masks = scene()
+    finish(extract(FakeBackbone(), None, image, tmp_path / "out", SETTINGS, ["red", "blue"], masks))
+    report = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))
+    assert report["rounds"] == []
+    assert not (tmp_path / "out" / "rounds.png").exists()
