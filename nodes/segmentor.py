@@ -77,7 +77,7 @@ class AttentionSegmentor(io.ComfyNode):
                     min=0.0,
                     max=0.95,
                     step=0.01,
-                    tooltip=f"Where nothing stands out from the background, '{EVERY}' tries word by word, until "
+                    tooltip=f"Where nothing stands out, '{EVERY}' tries word by word, until "
                     "less than this share of the picture is left.",
                 ),
                 io.Int.Input(

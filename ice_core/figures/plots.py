@@ -68,8 +68,11 @@ def loss_plot(
         for side in ("left", "bottom"):
             axes.spines[side].set_color("#c9ced6")
     top = strips[0]
+    if not curves:
+        top.set_axis_off()
+        top.text(0.5, 0.5, "nothing is trained", color="#707680", ha="center", transform=top.transAxes)
     for x, name in phases:
-        if x < steps:
+        if curves and x < steps:
             top.annotate(
                 name, (x + 0.5, 1.0), xycoords=("data", "axes fraction"), xytext=(4, 2),
                 textcoords="offset points", fontsize=8, color="#707680",
