@@ -2,20 +2,23 @@
 
     min_{w >= 0}  |C^T w - z|^2 + 2 lambda |w|_1
 
-Few of the thousands of words ever get a weight, so the problem is solved on a working set by FISTA
-(Beck and Teboulle 2009) and grown by the words that violate the optimality conditions on the whole
-dictionary, until the duality gap over all words closes.
+Few of the thousands of words ever get a weight, so the problem is solved on a working set, as nonnegative
+least squares (Lawson and Hanson 1974, as SciPy has it), which grows by the words that violate the optimality
+conditions on the whole dictionary, until the duality gap over all words closes.
 """
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ice_core.errors import IceError
 
 _GROWTH = 64
-_CHECK_EVERY = 10
+_ROUNDS = 30
+_RIDGE = 1e-10
+"""Keeps the products of words that say the same from being singular."""
 
 
 @torch.no_grad()
@@ -23,23 +26,22 @@ def sparse_weights(
     image: Tensor,
     dictionary: Tensor,
     penalty: float,
-    iterations: int = 2000,
     tolerance: float = 1e-6,
 ) -> Tensor:
     """Weights w >= 0 [B, V] that explain B embeddings by V words.
 
-    image: [B, D]; dictionary: [V, D], on any device; penalty: lambda of the objective above; iterations:
-    at most this many per working set; tolerance: duality gap at which to stop, relative to |z|^2. The
-    result has the dtype and device of `image`. Raises IceError unless the penalty is above 0.
+    image: [B, D]; dictionary: [V, D], on any device; penalty: lambda of the objective above; tolerance:
+    duality gap at which to stop, relative to |z|^2. The result has the dtype and device of `image`.
+    Raises IceError unless the penalty is above 0.
     """
     if not penalty > 0:
         raise IceError(f"the sparsity penalty is {penalty}; it must be above 0 (0.2 is usual)")
     # Double precision is only affordable, and on some accelerators only to be had, for the small problem.
-    rows = [_decompose(z, dictionary, penalty, iterations, tolerance) for z in image.double().cpu()]
+    rows = [_decompose(z, dictionary, penalty, tolerance) for z in image.double().cpu()]
     return torch.stack(rows).to(image)
 
 
-def _decompose(z: Tensor, dictionary: Tensor, penalty: float, iterations: int, tolerance: float) -> Tensor:
+def _decompose(z: Tensor, dictionary: Tensor, penalty: float, tolerance: float) -> Tensor:
     """Weights [V] for one embedding z [D]."""
     chosen = torch.empty(0, dtype=torch.long)
     words, w = z.new_zeros(0, len(z)), z.new_zeros(0)
@@ -53,28 +55,23 @@ def _decompose(z: Tensor, dictionary: Tensor, penalty: float, iterations: int, t
         new = excess.topk(min(violators, max(_GROWTH, len(chosen)))).indices
         chosen = torch.cat([chosen, new])
         words = torch.cat([words, dictionary[new.to(dictionary.device)].double().cpu()])
-        start = torch.cat([w, w.new_zeros(len(new))])
-        w = _fista(z, words, start, penalty, iterations, tolerance / 10)
+        w = _solved(z, words, penalty)
 
 
-def _fista(z: Tensor, words: Tensor, w: Tensor, penalty: float, iterations: int, tolerance: float) -> Tensor:
-    """FISTA from w [S] over words [S, D], restarted when the momentum points uphill (O'Donoghue and
-    Candes 2015, gradient scheme)."""
-    many = len(words) > len(z)
-    gram, target = words @ words.T, words @ z
-    step = 1 / torch.linalg.eigvalsh(words.T @ words if many else gram)[-1]
-    y, t = w, 1.0
-    for i in range(iterations):
-        new = (y - step * (gram @ y - target + penalty)).clamp_min(0)
-        if (y - new) @ (new - w) > 0:
-            t = 1.0
-        t_next = (1 + (1 + 4 * t**2) ** 0.5) / 2
-        w, y, t = new, new + (t - 1) / t_next * (new - w), t_next
-        if i % _CHECK_EVERY == 0:
-            gap = _gap(z, z - w @ words, target - gram @ w, w, penalty)
-            if gap <= tolerance * z.square().sum():
-                break
-    return w
+def _solved(z: Tensor, words: Tensor, penalty: float) -> Tensor:
+    """Weights [S] >= 0 over words [S, D], as few as are solved exactly.
+
+    With products G of the words and t = words z - lambda, half of the objective is w^T G w / 2 - t^T w and a
+    constant: that of the least squares |R w - R^-T t|^2 / 2, where R^T R = G.
+    """
+    from scipy.linalg import cholesky, solve_triangular
+    from scipy.optimize import nnls
+
+    gram, target = (words @ words.T).numpy(), (words @ z).numpy() - penalty
+    gram[np.diag_indices_from(gram)] += _RIDGE
+    root = cholesky(gram)
+    weights, _ = nnls(root, solve_triangular(root, target, trans="T"), maxiter=_ROUNDS * len(words))
+    return torch.from_numpy(weights)
 
 
 def _gap(z: Tensor, residual: Tensor, correlation: Tensor, w: Tensor, penalty: float) -> Tensor:
