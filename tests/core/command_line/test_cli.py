@@ -20,7 +20,8 @@ from ice_core.command_line.cli import main
 from ice_core.errors import IceError
 from ice_core.files.embeddings import load_concepts
 from ice_core.files.images import load_image, resize_mask, save_png
-from ice_core.run import pipeline, training
+from ice_core.localization.given import concepts_from_masks
+from ice_core.run import finding, training
 from ice_core.world.bundled import MODEL_FILE
 
 
@@ -53,10 +54,10 @@ def test_several_pictures_go_into_their_own_folders_and_results_are_counted_up(f
 
     def whole(*_: object, **__: object) -> object:
         picture = _[1]
-        return pipeline.concepts_from_masks(picture, ["ball"], [torch.ones(picture.shape[1:])])  # type: ignore[attr-defined]
+        return concepts_from_masks(picture, ["ball"], [torch.ones(picture.shape[1:])])
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pipeline, "concepts_from_labels", whole)
+        patch.setattr(finding, "concepts_from_labels", whole)
         assert main(["extract", "squares.png", "more/squares.png", *found]) == 0
         assert sorted(p.name for p in (files / "out").iterdir()) == ["squares", "squares-2"]
         assert main(["extract", "squares.png", *found[:-2]]) == 0

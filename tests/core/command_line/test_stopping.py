@@ -69,9 +69,9 @@ def test_signals_that_come_while_saving_do_not_cost_what_was_learned(
 def test_a_signal_before_anything_is_found_says_that_nothing_was_written(
     files: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ice_core.run import pipeline
+    from ice_core.run import finding
 
-    monkeypatch.setattr(pipeline, "concepts_from_masks", lambda *_: signal.raise_signal(signal.SIGTERM))
+    monkeypatch.setattr(finding, "concepts_from_masks", lambda *_: signal.raise_signal(signal.SIGTERM))
     assert main([*MARKED, "--out", "out"]) == 143
     assert "ice: terminated; nothing was written" in capsys.readouterr().err
     assert not (files / "out").exists()
