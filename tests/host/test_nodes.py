@@ -12,7 +12,7 @@ NODES = {
     "ICEDemoModel": ("MODEL", "CLIP", "VAE"),
     "ICEDemoScene": ("IMAGE", "MASK", "STRING"),
     "ICEConceptRetriever": ("ICE_WORDS", "STRING", "IMAGE"),
-    "ICEAttentionSegmentor": ("ICE_CONCEPTS", "MASK", "STRING", "IMAGE"),
+    "ICEAttentionSegmentor": ("ICE_CONCEPTS", "MASK", "STRING", "IMAGE", "IMAGE"),
     "ICEIntrinsicTrainer": ("ICE_LEARNED", "LORA_MODEL", "LOSS_MAP", "IMAGE", "IMAGE"),
     "ICEConceptComposer": ("CONDITIONING", "STRING"),
     "ICESaveConcepts": ("STRING",),
