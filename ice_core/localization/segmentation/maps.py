@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ice_core.errors import IceError
 from ice_core.localization.segmentation.config import SegmentationConfig
-from ice_core.model.attention import AttentionRecorder, Size
+from ice_core.model.attention import AttentionRecorder, Kind, Size
 from ice_core.model.backbone import Backbone, Prompt
 from ice_core.model.prompts import SEGMENTATION_TEMPLATE
 
@@ -73,10 +73,12 @@ def noised_pass(
     draws: int,
     flip: bool,
     generator: torch.Generator,
+    kinds: Collection[Kind] = ("self", "cross"),
 ) -> NoisedPass:
     """One look at an image [3, H, W] in 0..1, noised up to a timestep, with a prompt of these words.
 
-    draws: of noise; flip: the mirrored image as well; all in one batch. generator: on the CPU.
+    draws: of noise; flip: the mirrored image as well; all in one batch. kinds: the attention
+    that will be asked for; what is recorded stays in memory. generator: on the CPU.
     Raises IceError where the model has no such timestep, or no attention of a size that can be compared.
     """
     steps = len(backbone.alphas_cumprod)
@@ -91,14 +93,15 @@ def noised_pass(
     text = backbone.encode_prompts([Prompt(tuple(words))])
     spans = text.columns[0]
     recorder = AttentionRecorder(
+        kinds=kinds,
         sizes=_sizes(latents.shape[-2], latents.shape[-1]),
         columns=torch.tensor([column for span in spans for column in span]),
     )
     timesteps = torch.full((len(noisy),), timestep, dtype=torch.long, device=noisy.device)
     backbone.predict(noisy, timesteps, text.repeat(len(noisy)), recorder)
-    if not recorder.recorded_sizes("self") or not recorder.recorded_sizes("cross"):
+    if not all(recorder.recorded_sizes(kind) for kind in kinds):
         raise IceError(
-            f"the model {backbone.name!r} gives no self- and cross-attention maps for a picture of "
+            f"the model {backbone.name!r} gives no {'- and '.join(kinds)}-attention maps for a picture of "
             f"{image.shape[-1]} x {image.shape[-2]} pixels; use a smaller one, or a U-Net model"
         )
     return NoisedPass(recorder, tuple(len(span) for span in spans), flip)

@@ -26,10 +26,12 @@ from ice_core.localization.segmentation.maps import WORDS, NoisedPass, noised_pa
 from ice_core.localization.segmentation.outlines import walked
 from ice_core.localization.segmentation.refine import guided_filter
 from ice_core.localization.segmentation.segmentor import check_picture
-from ice_core.model.attention import Size
+from ice_core.model.attention import Kind, Size
 from ice_core.model.backbone import Backbone
 
 _ANY_THING = "object"
+_TO_WORDS: tuple[Kind, ...] = ("cross",)
+_TO_ITSELF: tuple[Kind, ...] = ("self",)
 _MOST_CELLS = 48 * 32
 """Affinities of more places than this are not cut: the eigenvectors of 64 x 64 places take minutes."""
 _OWN = 0.4
@@ -65,14 +67,16 @@ def find_objects(
     """
     check_picture(image, backbone.multiple)
     words = prompt_words(_ANY_THING)
-    seen = noised_pass(backbone, image, words, config.timestep, 1, True, generator)
+    seen = noised_pass(backbone, image, words, config.timestep, 1, True, generator, _TO_WORDS)
     guide = image.to(backbone.device).float()
     relevance = _relevance(seen, guide, config)
     foreground = (relevance > config.foreground).cpu()
     parts = components(foreground, min_area)
     masks: list[Tensor] = []
     if parts:
-        seen = noised_pass(backbone, image, words, config.cut_timestep, config.draws, False, generator)
+        seen = noised_pass(
+            backbone, image, words, config.cut_timestep, config.draws, False, generator, _TO_ITSELF
+        )
         size = cut_size(seen)
         bonds = affinity(seen.heads(size))
         for part in parts:
