@@ -128,10 +128,16 @@ def _read(path: Path, key: str, count: int) -> Tensor | None:
     try:
         with safe_open(path, "pt") as file:
             raw = file.get_tensor("raw")
-            mine = (file.metadata() or {}).get("key") == key
+            header = file.metadata() or {}
     except (OSError, SafetensorError):
         return None
-    return raw if mine and raw.ndim == 2 and len(raw) == count and raw.isfinite().all() else None
+    mine = header.get("key") == key and raw.dtype == torch.float32 and raw.ndim == 2 and len(raw) == count
+    return raw if mine and header.get("content") == _hash(raw) else None
+
+
+def _hash(raw: Tensor) -> str:
+    """SHA-256 of the numbers: a changed one would name objects wrongly, unseen."""
+    return hashlib.sha256(raw.contiguous().numpy().tobytes()).hexdigest()
 
 
 def _write(path: Path, key: str, raw: Tensor) -> None:
@@ -143,7 +149,7 @@ def _write(path: Path, key: str, raw: Tensor) -> None:
     except OSError:
         return
     try:
-        save_file({"raw": raw.contiguous()}, part, metadata={"key": key})
+        save_file({"raw": raw.contiguous()}, part, metadata={"key": key, "content": _hash(raw)})
         os.replace(part, path)
     except (OSError, SafetensorError):
         Path(part).unlink(missing_ok=True)

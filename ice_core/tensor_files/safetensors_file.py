@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -113,20 +112,3 @@ def _claimed_length(path: Path) -> int:
     with path.open("rb") as file:
         start = file.read(_LENGTH.size)
     return int(_LENGTH.unpack(start)[0]) if len(start) == _LENGTH.size else 0
-
-
-def as_rows(tensors: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
-    """Tensors by text encoder as rows [n, D], float32 on the CPU; a single row may lack its dimension.
-
-    Raises IceError for what are no rows of finite numbers, the same number of them for each encoder.
-    """
-    rows = {k: v[None] if v.ndim == 1 else v for k, v in tensors.items()}
-    if not rows or any(v.ndim != 2 or not v.numel() or v.is_complex() for v in rows.values()):
-        raise IceError(f"{where} holds no embedding rows; it is not a textual inversion")
-    if len({len(v) for v in rows.values()}) > 1:
-        counts = ", ".join(f"{name} {len(v)}" for name, v in rows.items())
-        raise IceError(f"{where} holds different numbers of rows ({counts}); train or download it again")
-    rows = {k: v.detach().to("cpu", torch.float32) for k, v in rows.items()}
-    if not all(v.isfinite().all() for v in rows.values()):
-        raise IceError(f"{where} holds values that are not numbers; train or download it again")
-    return rows
