@@ -313,3 +313,49 @@ def test_files_that_are_no_embeddings_are_refused(tmp_path: Path) -> None:
     for name in ("cut.safetensors", "cut.pt", "note.txt", "conv.safetensors", "nan.safetensors", "absent.pt"):
         with pytest.raises(IceError):
             load_token(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("ice.axes", "[" * 100_000),
+        ("ice.axes", "color"),
+        ("ice.axes", "{}"),
+        ("ice.seed", "seven"),
+        ("ice.seed", "7.5"),
+        ("ice.steps", ""),
+        ("ice.steps", "[1]"),
+        ("ice.index", "first"),
+        ("ice.parts", "3"),
+        ("ice.readings", '{"color": 3}'),
+        ("ice.readings", "[]"),
+    ],
+)
+def test_a_header_that_is_damaged_is_refused_with_its_file(tmp_path: Path, name: str, text: str) -> None:
+    for path in save_concepts(learned(("ball",)), tmp_path).values():
+        with safe_open(path, "pt") as file:
+            header = file.metadata()
+        save_file(load_file(path), path, header | {name: text})
+    with pytest.raises(IceError, match=rf"{name.removeprefix('ice.')}.* in the header of .*ball"):
+        load_concepts(tmp_path)
+
+
+def test_tokens_of_several_widths_are_refused(tmp_path: Path) -> None:
+    files = save_concepts(learned(("ball",)), tmp_path)
+    with safe_open(files["ball.color"], "pt") as file:
+        header = file.metadata()
+    save_file({"emb_params": torch.zeros(1, 24)}, files["ball.color"], header)
+    with pytest.raises(IceError, match="tokens of several kinds"):
+        load_concepts(tmp_path)
+
+
+def test_an_embedding_that_asks_for_more_than_its_file_holds_is_refused(tmp_path: Path) -> None:
+    torch.save({"emb_params": torch.zeros(1).expand(100_000, 76_800)}, tmp_path / "a.pt")
+    with pytest.raises(IceError, match="holds no embedding rows"):
+        load_token(tmp_path / "a.pt")
+
+
+def test_rows_of_two_encoders_belong_together(tmp_path: Path) -> None:
+    save_file({"clip_l": torch.zeros(2, 768), "clip_g": torch.zeros(1, 1280)}, tmp_path / "a.safetensors")
+    with pytest.raises(IceError, match="different numbers of rows"):
+        load_token(tmp_path / "a.safetensors")

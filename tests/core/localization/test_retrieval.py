@@ -1,6 +1,7 @@
 """Retrieval: dictionary, cache, ranking, towers and the shipped words."""
 
 import hashlib
+import struct
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -198,6 +199,17 @@ def test_a_damaged_cache_file_is_built_anew(damage, tmp_path):
     build_dictionary(model, THINGS, tmp_path)
     assert model.encoded == 2 * len(WORDS)
     assert [p.suffix for p in tmp_path.iterdir()] == [".safetensors"]
+
+
+def test_a_changed_number_in_the_cache_is_seen(tmp_path):
+    model = FakeModel({})
+    whole = build_dictionary(model, THINGS, tmp_path)
+    (path,) = tmp_path.iterdir()
+    data = bytearray(path.read_bytes())
+    data[-4:] = struct.pack("<f", 0.25)
+    path.write_bytes(data)
+    assert torch.equal(build_dictionary(model, THINGS, tmp_path).raw, whole.raw)
+    assert model.encoded == 2 * len(WORDS)
 
 
 def test_other_words_models_and_templates_have_other_cache_files(tmp_path):
