@@ -192,6 +192,21 @@ class LearnedConcepts:
         return {name: token for c in self.concepts for name, token in c.tokens.items()}
 
 
+_FAMILIES: tuple[tuple[str, Mapping[str, int]], ...] = (
+    ("Stable Diffusion 1.x", {"clip_l": 768}),
+    ("Stable Diffusion 2.x", {"clip_h": 1024}),
+    ("Stable Diffusion XL", {"clip_l": 768, "clip_g": 1280}),
+)
+"""Model families by the widths of their text encoders, which tell what a token was made for."""
+
+
+def family_of(widths: Mapping[str, int]) -> str:
+    """What rows of these widths by text encoder belong to: "Stable Diffusion 2.x (clip_h x 1024)"."""
+    shown = ", ".join(f"{name} x {width}" for name, width in widths.items())
+    family = next((name for name, known in _FAMILIES if known == dict(widths)), "a model of its own kind")
+    return f"{family} ({shown})"
+
+
 def check_fits(learned: LearnedConcepts | Token, backbone: Backbone) -> None:
     """Raise IceError when rows do not have the text encoders or widths of the backbone."""
     tokens = {learned.name: learned} if isinstance(learned, Token) else learned.tokens
@@ -199,17 +214,13 @@ def check_fits(learned: LearnedConcepts | Token, backbone: Backbone) -> None:
         have = {name: value.shape[-1] for name, value in token.rows.items()}
         if have == dict(backbone.encoders):
             continue
-        made_for = "another base model"
+        base = ""
         if isinstance(learned, LearnedConcepts):
-            made_for = f"{learned.base_name} ({learned.architecture}, {learned.base_fingerprint[:12]})"
+            base = f"{learned.base_name} ({learned.architecture}, {learned.base_fingerprint[:12]}), "
         raise IceError(
-            f"{token.name} was made for {made_for} with rows {_widths(have)}, but {backbone.name} takes "
-            f"{_widths(backbone.encoders)}; load the base model it was made for"
+            f"{token.name} was made for {base}{family_of(have)}, but {backbone.name} is "
+            f"{family_of(backbone.encoders)}; load the base model it was made for"
         )
-
-
-def _widths(rows: Mapping[str, int]) -> str:
-    return ", ".join(f"{name} x {width}" for name, width in rows.items())
 
 
 def mean_row(rows: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -174,17 +174,22 @@ def load_token(path: Path) -> Token:
     path = Path(path)
     if not path.is_file():
         raise IceError(f"there is no embedding file {path}")
-    if path.suffix == ".safetensors":
+    if path.suffix.lower() == ".safetensors":
         return _token(read_tensors(path))
-    if path.suffix in (".pt", ".bin"):
+    if path.suffix.lower() in (".pt", ".bin"):
         return _token(TensorFile(path, {}, _read_pickle(path)))
     raise IceError(f"{path} is not an embedding; give a .safetensors, .pt or .bin file")
 
 
 def _token(file: TensorFile) -> Token:
-    """The token of a file that was read; of a file of others by the first key that fits."""
+    """The token of a file that was read; of one of others `emb_params`, or the only tensor by any name."""
     header, tensors = file.header, file.tensors
     rows = {k: v for k, v in tensors.items() if k.startswith("clip_")}
+    if not rows and "emb_params" not in tensors and len(tensors) > 1:
+        names = ", ".join(sorted(tensors)[:3])
+        raise IceError(
+            f"{file.path} holds {len(tensors)} tensors ({names}, ...); it is not a textual inversion"
+        )
     if not rows and tensors:
         first = tensors.get("emb_params", next(iter(tensors.values())))
         rows = {_ENCODER_OF_WIDTH.get(first.shape[-1] if first.ndim else 0, "clip_l"): first}
@@ -261,7 +266,7 @@ def open_concepts(path: Path | str) -> LearnedConcepts | Token:
     Raises IceError for anything else.
     """
     path = Path(path)
-    if path.is_dir() or (path.suffix == ".safetensors" and is_concept_set(read_header(path)[0])):
+    if path.is_dir() or (path.suffix.lower() == ".safetensors" and is_concept_set(read_header(path)[0])):
         return load_concepts(path)
     return load_token(path)
 
