@@ -99,15 +99,15 @@ def load_retriever(
     """What names the objects of a picture.
 
     clip: open_clip's NAME/WEIGHTS, downloaded on first use, or NAME=FILE; vocabulary: words that it may
-    use. Without them the bundled model's own CLIP and words for the bundled model, else a ViT-L/14 and
-    13 000 English words. Raises IceError for a CLIP that cannot be opened.
+    use. Without them the bundled model's own CLIP and words for the bundled model, else a ViT-L/14 and the
+    built-in words for what photographs show. Raises IceError for a CLIP that cannot be opened.
     """
     if clip is None and is_bundled(model):
         return Retriever(load_bundled_towers(device=str(model.device)), vocabulary or world_vocabulary())
     text = clip or CLIP
     name, _, weights = (text, "", "") if "=" in text else text.rpartition("/")
     towers = load_open_clip(name or text, weights or None, model.device)
-    return Retriever(towers, vocabulary or Vocabulary.built_in())
+    return Retriever(towers, vocabulary or Vocabulary.built_in(), image_mean="photographs")
 
 
 def axes_for(bundled: bool, texts: Sequence[str], files: bool = True) -> tuple[Axis, ...]:

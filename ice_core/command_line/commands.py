@@ -273,7 +273,11 @@ def _retriever(arguments: argparse.Namespace, backbone: Backbone) -> tuple[Retri
         except (OSError, UnicodeDecodeError) as error:
             raise IceError(f"cannot read the words in {arguments.vocabulary}: {error}") from error
     retriever = load_retriever(backbone, arguments.clip, vocabulary)
-    centred = "not centred" if retriever.image_mean is None else "centred on the model's image mean"
+    centred = {
+        "none": "not centred",
+        "image_mean": "centred on the model's image mean",
+        "photographs": "centred on the mean of scikit-image's photographs",
+    }[retriever.centred_by]
     words = len(retriever.vocabulary.words)
     return retriever, [f"objects named by {retriever.model.name} out of {words} words; pictures {centred}"]
 

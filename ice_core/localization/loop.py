@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ice_core.concepts import Concept, ConceptSet, unique_key
+from ice_core.concepts import Candidate, Concept, ConceptSet, unique_key
 from ice_core.localization.config import LocalizationConfig
 from ice_core.localization.masking import explained, extend, new_concepts
 from ice_core.localization.segmentation import check_picture, contrast, find_objects, segment
@@ -80,6 +80,13 @@ def alone(image: Tensor, mask: Tensor) -> Tensor:
     return image * wide
 
 
+def named(candidates: Sequence[Any]) -> tuple[str, tuple[Candidate, ...]]:
+    """The name that a retriever's candidates give, and finer ones."""
+    if not candidates:
+        return NAMELESS, ()
+    return candidates[0].label, getattr(candidates[0], "finer", ())
+
+
 def _by_objects(
     backbone: Backbone,
     retriever: Retrieves,
@@ -96,10 +103,10 @@ def _by_objects(
     for index, mask in enumerate(masks, 1):
         seen = alone(image, mask)
         candidates = tuple(retriever.retrieve(seen))
-        label = candidates[0].label if candidates else NAMELESS
+        label, finer = named(candidates)
         key = unique_key(label, keys)
         keys.add(key)
-        found = (Concept(key, label, mask, contrast(objects.relevance, mask, rest)),)
+        found = (Concept(key, label, mask, contrast(objects.relevance, mask, rest), finer),)
         result = extend(result, found, rest)
         ended = ""
         if index == len(masks):

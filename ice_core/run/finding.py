@@ -64,13 +64,19 @@ def _prepared(retriever: Retrieves) -> Generator[RunEvent, None, None]:
 
 
 def rounds_to_plain(rounds: Sequence[LocalizationRound]) -> tuple[dict[str, Any], ...]:
-    """Rounds for `report.json`: word, words considered with their similarities, keys of what was found,
-    share of the picture that is left, and for the last one why it ended."""
+    """Rounds for `report.json`: word, words considered with their similarities, keys of what was found with
+    finer names and their probabilities, share of the picture that is left, and for the last one why it
+    ended."""
     return tuple(
         {
             "label": step.label,
             "considered": considered(step),
             "found": [concept.key for concept in step.found],
+            "finer": {
+                concept.key: {one.value: one.weight for one in concept.finer}
+                for concept in step.found
+                if concept.finer
+            },
             "unexplained": step.result.unexplained,
             "ended": step.ended,
         }
