@@ -109,20 +109,27 @@ def readings_to_plain(readings: Readings) -> dict[str, dict[str, dict[str, Any]]
 
 
 def readings_from_plain(plain: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Readings:
-    """The inverse of `readings_to_plain`, also after JSON. Raises KeyError or TypeError for anything else."""
-    return {
-        key: {
-            axis: Reading(
-                one["axis"],
-                tuple(Candidate(**c) for c in one["candidates"]),
-                one["reader"],
-                one["fits"],
-                tuple(one["neighbors"]),
-            )
-            for axis, one in axes.items()
-        }
-        for key, axes in plain.items()
-    }
+    """The inverse of `readings_to_plain`, also after JSON.
+
+    Raises KeyError, TypeError, ValueError or AttributeError for anything else.
+    """
+    return {key: {str(axis): _reading(one) for axis, one in axes.items()} for key, axes in plain.items()}
+
+
+def _reading(plain: Mapping[str, Any]) -> Reading:
+    reading = Reading(
+        plain["axis"],
+        tuple(Candidate(one["value"], float(one["weight"])) for one in plain["candidates"]),
+        plain["reader"],
+        plain["fits"],
+        tuple(plain["neighbors"]),
+    )
+    words = (reading.axis, reading.reader, *reading.neighbors, *(one.value for one in reading.candidates))
+    if not all(isinstance(word, str) for word in words) or not isinstance(reading.fits, bool):
+        raise TypeError(f"a reading of {reading.axis!r} holds something else than words")
+    if not all(0 <= one.weight <= 1 for one in reading.candidates):
+        raise ValueError(f"a reading of {reading.axis!r} has a weight outside of 0..1")
+    return reading
 
 
 def said(axis: str, value: str) -> Reading:
@@ -187,6 +194,21 @@ class LearnedConcepts:
         return {name: token for c in self.concepts for name, token in c.tokens.items()}
 
 
+_FAMILIES: tuple[tuple[str, Mapping[str, int]], ...] = (
+    ("Stable Diffusion 1.x", {"clip_l": 768}),
+    ("Stable Diffusion 2.x", {"clip_h": 1024}),
+    ("Stable Diffusion XL", {"clip_l": 768, "clip_g": 1280}),
+)
+"""Model families by the widths of their text encoders, which tell what a token was made for."""
+
+
+def family_of(widths: Mapping[str, int]) -> str:
+    """What rows of these widths by text encoder belong to: "Stable Diffusion 2.x (clip_h x 1024)"."""
+    shown = ", ".join(f"{name} x {width}" for name, width in widths.items())
+    family = next((name for name, known in _FAMILIES if known == dict(widths)), "a model of its own kind")
+    return f"{family} ({shown})"
+
+
 def check_fits(learned: LearnedConcepts | Token, backbone: Backbone) -> None:
     """Raise IceError when rows do not have the text encoders or widths of the backbone."""
     tokens = {learned.name: learned} if isinstance(learned, Token) else learned.tokens
@@ -194,17 +216,13 @@ def check_fits(learned: LearnedConcepts | Token, backbone: Backbone) -> None:
         have = {name: value.shape[-1] for name, value in token.rows.items()}
         if have == dict(backbone.encoders):
             continue
-        made_for = "another base model"
+        base = ""
         if isinstance(learned, LearnedConcepts):
-            made_for = f"{learned.base_name} ({learned.architecture}, {learned.base_fingerprint[:12]})"
+            base = f"{learned.base_name} ({learned.architecture}, {learned.base_fingerprint[:12]}), "
         raise IceError(
-            f"{token.name} was made for {made_for} with rows {_widths(have)}, but {backbone.name} takes "
-            f"{_widths(backbone.encoders)}; load the base model it was made for"
+            f"{token.name} was made for {base}{family_of(have)}, but {backbone.name} is "
+            f"{family_of(backbone.encoders)}; load the base model it was made for"
         )
-
-
-def _widths(rows: Mapping[str, int]) -> str:
-    return ", ".join(f"{name} x {width}" for name, width in rows.items())
 
 
 def mean_row(rows: Mapping[str, Tensor]) -> dict[str, Tensor]:
