@@ -16,7 +16,7 @@ from ice_core.attributes.values import Axis
 from ice_core.composition import parse_prompt
 from ice_core.concepts import ConceptSet, LearnedConcepts
 from ice_core.errors import IceError
-from ice_core.files.embeddings import load_concepts, load_token
+from ice_core.files.embeddings import open_concepts
 from ice_core.files.images import as_image, load_mask, to_pil
 from ice_core.files.lora import load_lora
 from ice_core.localization.loop import Retrieves
@@ -227,10 +227,10 @@ def compose(
 ) -> list[Image.Image]:
     """Draw `count` pictures of a prompt such as "a photo of a {ball}", or "a {ball.color} {ball.object}".
 
-    concepts: learned ones, or the folder of an extraction, or an embedding's file; a mapping names several,
-    {"a": ..., "b": ...}, for "{b.cube.color} {a.ball.object}". size: (height, width) in pixels, by default
-    the model's own. lora: from refinement, or its file. Raises IceError for placeholders that were not
-    learned, and for tokens or a LoRA of a model of another kind.
+    concepts: learned ones, or the folder of an extraction, a concept set, or an embedding's file; a mapping
+    names several, {"a": ..., "b": ...}, for "{b.cube.color} {a.ball.object}". size: (height, width) in
+    pixels, by default the model's own. lora: from refinement, or its file. Raises IceError for placeholders
+    that were not learned, and for tokens or a LoRA of a model of another kind.
     """
     if count < 1:
         raise IceError(f"count is {count}; draw at least 1 picture")
@@ -251,4 +251,4 @@ def _mask(mask: File | Tensor, size: tuple[int, int]) -> Tensor:
 def _learned(source: Learned) -> LearnedConcepts | Token:
     if isinstance(source, LearnedConcepts | Token):
         return source
-    return load_token(Path(source)) if Path(source).is_file() else load_concepts(Path(source))
+    return open_concepts(source)

@@ -107,20 +107,27 @@ def readings_to_plain(readings: Readings) -> dict[str, dict[str, dict[str, Any]]
 
 
 def readings_from_plain(plain: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Readings:
-    """The inverse of `readings_to_plain`, also after JSON. Raises KeyError or TypeError for anything else."""
-    return {
-        key: {
-            axis: Reading(
-                one["axis"],
-                tuple(Candidate(**c) for c in one["candidates"]),
-                one["reader"],
-                one["fits"],
-                tuple(one["neighbors"]),
-            )
-            for axis, one in axes.items()
-        }
-        for key, axes in plain.items()
-    }
+    """The inverse of `readings_to_plain`, also after JSON.
+
+    Raises KeyError, TypeError, ValueError or AttributeError for anything else.
+    """
+    return {key: {str(axis): _reading(one) for axis, one in axes.items()} for key, axes in plain.items()}
+
+
+def _reading(plain: Mapping[str, Any]) -> Reading:
+    reading = Reading(
+        plain["axis"],
+        tuple(Candidate(one["value"], float(one["weight"])) for one in plain["candidates"]),
+        plain["reader"],
+        plain["fits"],
+        tuple(plain["neighbors"]),
+    )
+    words = (reading.axis, reading.reader, *reading.neighbors, *(one.value for one in reading.candidates))
+    if not all(isinstance(word, str) for word in words) or not isinstance(reading.fits, bool):
+        raise TypeError(f"a reading of {reading.axis!r} holds something else than words")
+    if not all(0 <= one.weight <= 1 for one in reading.candidates):
+        raise ValueError(f"a reading of {reading.axis!r} has a weight outside of 0..1")
+    return reading
 
 
 def said(axis: str, value: str) -> Reading:

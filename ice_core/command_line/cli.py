@@ -97,7 +97,8 @@ def build_parser() -> argparse.ArgumentParser:
         action="append",
         required=True,
         metavar="ALIAS=DIR",
-        help="output folder of an extraction, or an embedding file; for a single one ALIAS= may be left out",
+        help="output folder of an extraction, a concept set or an embedding file; for a single one ALIAS= "
+        "may be left out",
     )
     compose.add_argument(
         "--lora", type=Path, metavar="FILE", help="lora.safetensors of an extraction with --refine"

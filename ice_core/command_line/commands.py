@@ -176,14 +176,14 @@ def compose(arguments: argparse.Namespace) -> None:
     import torch
 
     from ice_core.composition import parse_prompt
-    from ice_core.files.embeddings import load_concepts, load_token
+    from ice_core.files.embeddings import open_concepts
     from ice_core.files.images import save_png
     from ice_core.files.lora import load_lora, lora_header
     from ice_core.model.sampling import SamplingConfig, sample_each
     from ice_core.run.events import Progress
 
     loaded: dict[str, LearnedConcepts | Token] = {
-        alias: load_token(path) if path.is_file() else load_concepts(path) for alias, path in sources.items()
+        alias: open_concepts(path) for alias, path in sources.items()
     }
     lora = load_lora(arguments.lora) if arguments.lora else None
     backbone = _backbone(arguments.checkpoint, arguments.device, arguments.dtype)
@@ -327,6 +327,7 @@ def _print_result(report: Report, out: Path) -> None:
     for concept in report.concepts:
         print(f"{concept.key}: score {concept.score:.2f}, {concept.area_share:.1%} of the picture")
     print(f"embeddings:    {out / 'embeddings'}")
+    print(f"concept set:   {out / report.concept_set}")
     if report.lora:
         print(f"LoRA:          {out / report.lora}")
     print(f"contact sheet: {out / report.pictures['sheet']}")

@@ -14,20 +14,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from ice_core.composition import placeholders, whole
 from ice_core.concepts import LearnedConcept, LearnedConcepts, readings_from_plain, readings_to_plain
 from ice_core.errors import IceError
+from ice_core.files.concept_set import concept_sets_in, is_concept_set, load_concept_set
 from ice_core.files.names import as_disks_compare, check_name
 from ice_core.files.paths import atomic_write, free_path, safe_path
+from ice_core.files.tensor_file import as_rows, read_header, read_tensors, tensor_bytes
 from ice_core.model.backbone import Token
 from ice_core.version import package_version
 
 _ROLES = ("instance", "object")
 _WHOLE = "whole"
+_REMEDY = "remove the damaged file or extract again"
 _ENCODER_OF_WIDTH = {1024: "clip_h", 1280: "clip_g"}
 """Whose rows `emb_params` holds, by width; anything else is read as CLIP-L's."""
 
@@ -90,7 +91,7 @@ def save_token(
     }
     optional = {"description": description, "date": date, "thumbnail": thumbnail}
     header |= {f"modelspec.{key}": value for key, value in optional.items() if value}
-    return atomic_write(path, save(tensors, header))
+    return atomic_write(path, tensor_bytes(tensors, header))
 
 
 def save_concepts(
@@ -173,9 +174,11 @@ def load_token(path: Path) -> Token:
     path = Path(path)
     if not path.is_file():
         raise IceError(f"there is no embedding file {path}")
-    header: dict[str, str] = {}
+    header: Mapping[str, str] = {}
+    tensors: Mapping[str, Tensor]
     if path.suffix == ".safetensors":
-        header, tensors = _read_safetensors(path)
+        file = read_tensors(path)
+        header, tensors = file.header, file.tensors
     elif path.suffix in (".pt", ".bin"):
         tensors = _read_pickle(path)
     else:
@@ -184,24 +187,12 @@ def load_token(path: Path) -> Token:
     if not rows and tensors:
         first = tensors.get("emb_params", next(iter(tensors.values())))
         rows = {_ENCODER_OF_WIDTH.get(first.shape[-1] if first.ndim else 0, "clip_l"): first}
-    rows = {k: (v[None] if v.ndim == 1 else v).float() for k, v in rows.items()}
-    if not rows or any(v.ndim != 2 or not v.numel() for v in rows.values()):
-        raise IceError(f"{path} holds no embedding rows; it is not a textual inversion")
-    if not all(v.isfinite().all() for v in rows.values()):
-        raise IceError(f"{path} holds values that are not numbers; train or download it again")
+    rows = as_rows(rows, str(path))
     if "ice.key" not in header:
         return Token(path.stem, rows)
     if header.get("ice.role") == _WHOLE:
         return Token(header["ice.key"], rows)
     return Token(f"{header['ice.key']}.{header.get('ice.axis') or header.get('ice.role')}", rows)
-
-
-def _read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            return dict(file.metadata() or {}), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise IceError(f"cannot read {path}: {error}; the file is damaged or no safetensors file") from error
 
 
 def _read_pickle(path: Path) -> dict[str, Tensor]:
@@ -222,19 +213,22 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
 
 
 def load_concepts(folder: Path | str) -> LearnedConcepts:
-    """Read what `save_concepts` wrote, from the files' headers alone; `folder` may be the run's own folder.
+    """Read what `save_concepts` wrote, from the files' headers alone; `folder` may be the run's own folder,
+    or a concept set, a folder that holds one and no embeddings too.
 
     The tokens' files are read, those of whole objects are made of them. Raises IceError when there is
     nothing, when a concept's object token is missing or the instance token that it had, or when files of
     different runs are mixed.
     """
     folder = Path(folder)
+    if folder.is_file():
+        return load_concept_set(folder).learned
     if not folder.is_dir():
         raise IceError(f"there is no folder {folder}; give the output folder of an extraction")
     found: dict[tuple[int, str], dict[str, tuple[dict[str, str], Token]]] = {}
     for source in (folder, folder / "embeddings"):
         for path in sorted(source.glob("*.safetensors")):
-            header = _read_header(path)
+            header = read_header(path, _REMEDY)[0]
             if "ice.key" in header and header.get("ice.role") != _WHOLE:
                 try:
                     slot = found.setdefault((int(header["ice.index"]), header["ice.key"]), {})
@@ -245,6 +239,11 @@ def load_concepts(folder: Path | str) -> LearnedConcepts:
                     raise IceError(f"the header of {path} is incomplete: {error}; extract again") from error
         if found:
             break
+    if not found and (sets := concept_sets_in(folder)):
+        if len(sets) > 1:
+            names = ", ".join(path.name for path in sets)
+            raise IceError(f"{folder} holds several concept sets ({names}); give the path of one")
+        return load_concept_set(sets[0]).learned
     if not found:
         raise IceError(f"no learned concepts in {folder}; give the output folder of an extraction")
     first = next(header for roles in found.values() for header, _ in roles.values())
@@ -264,12 +263,15 @@ def load_concepts(folder: Path | str) -> LearnedConcepts:
     )
 
 
-def _read_header(path: Path) -> dict[str, str]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            return dict(file.metadata() or {})
-    except (SafetensorError, OSError) as error:
-        raise IceError(f"cannot read {path}: {error}; remove the damaged file or extract again") from error
+def open_concepts(path: Path | str) -> LearnedConcepts | Token:
+    """What a prompt can name of a path: concepts of a folder or a concept set, or an embedding's token.
+
+    Raises IceError for anything else.
+    """
+    path = Path(path)
+    if path.is_dir() or (path.suffix == ".safetensors" and is_concept_set(read_header(path)[0])):
+        return load_concepts(path)
+    return load_token(path)
 
 
 def _run_of(header: Mapping[str, str]) -> tuple[str, ...]:

@@ -95,15 +95,21 @@ def load_mask(path: Path, size: Size) -> tuple[Tensor, bool]:
 def _open(path: Path) -> Image.Image:
     if not path.is_file():
         raise IceError(f"there is no picture {path}")
+    return _decoded(path, f"the picture {path}")
+
+
+def _decoded(source: Path | bytes, where: str) -> Image.Image:
+    """A picture file, or its content, as pixels. Raises IceError for anything else."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(path, formats=FORMATS)
+            file = io.BytesIO(source) if isinstance(source, bytes) else source
+            image = Image.open(file, formats=FORMATS)
             image.load()
     # Decoders raise whatever comes up in damaged data: OSError, SyntaxError, ValueError, struct.error, ...
     except Exception as error:
         raise IceError(
-            f"cannot read the picture {path}: {error}; it is damaged, cut short, or not PNG, JPEG or WebP"
+            f"cannot read {where}: {error}; it is damaged, cut short, or not PNG, JPEG or WebP"
         ) from error
     return image
 
@@ -173,10 +179,36 @@ def save_png(image: Image.Image | Tensor, path: Path, text: dict[str, str] | Non
     return atomic_write(path, buffer.getvalue())
 
 
+def jpeg_bytes(image: Image.Image | Tensor, side: int | None = None, quality: int = 90) -> bytes:
+    """A JPEG file's content; side: of the square that the picture is made to fit into."""
+    picture = to_pil(image) if isinstance(image, Tensor) else image.copy()
+    if side is not None:
+        picture.thumbnail((side, side))
+    buffer = io.BytesIO()
+    picture.convert("RGB").save(buffer, "JPEG", quality=quality)
+    return buffer.getvalue()
+
+
 def data_uri(image: Image.Image | Tensor, side: int = 256) -> str:
     """A small JPEG as a data URI, for thumbnails in file headers."""
-    picture = to_pil(image) if isinstance(image, Tensor) else image.copy()
-    picture.thumbnail((side, side))
-    buffer = io.BytesIO()
-    picture.convert("RGB").save(buffer, "JPEG", quality=85)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return _uri(jpeg_bytes(image, side, 85))
+
+
+def as_data_uri(picture: bytes) -> str:
+    """`data_uri` of a picture file's content; IceError where it is none."""
+    return data_uri(_decoded(picture, "the picture of the concepts"))
+
+
+def uri_bytes(uri: str) -> bytes:
+    """The content of a data URI in base64. Raises IceError for anything else."""
+    head, comma, text = uri.partition(",")
+    try:
+        if not (head.startswith("data:image/") and head.endswith(";base64") and comma):
+            raise ValueError("no data:image/...;base64,")
+        return base64.b64decode(text, validate=True)
+    except ValueError as error:
+        raise IceError(f"the picture {uri[:40]!r} is no data URI ({error}); it is damaged") from error
+
+
+def _uri(jpeg: bytes) -> str:
+    return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()

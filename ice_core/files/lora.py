@@ -12,14 +12,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from ice_core.composition import described
 from ice_core.concepts import LearnedConcepts
 from ice_core.errors import IceError
 from ice_core.files.paths import atomic_write, free_path
+from ice_core.files.tensor_file import read_header, read_tensors, tensor_bytes
 from ice_core.model.backbone import Prompt
 from ice_core.model.lora import Lora
 from ice_core.version import package_version
@@ -109,7 +108,7 @@ def save_lora(
     }
     optional = {"date": date, "thumbnail": thumbnail}
     header |= {f"modelspec.{key}": value for key, value in optional.items() if value}
-    return atomic_write(path, save(tensors, header))
+    return atomic_write(path, tensor_bytes(tensors, header))
 
 
 def _describe(labels: Sequence[str]) -> str:
@@ -123,20 +122,11 @@ def load_lora(path: Path) -> Lora:
     Raises IceError for a file that is missing, damaged, or holds something else. Whether it fits a model
     is for `Lora.check` to say.
     """
-    return lora_from_state_dict(_read(path)[1], str(path))
+    if not Path(path).is_file():
+        raise IceError(f"there is no LoRA file {path}")
+    return lora_from_state_dict(read_tensors(path).tensors, str(path))
 
 
 def lora_header(path: Path) -> dict[str, str]:
     """What a LoRA's file says about itself; empty for one without a header. Raises IceError."""
-    return _read(path)[0]
-
-
-def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
-    path = Path(path)
-    if not path.is_file():
-        raise IceError(f"there is no LoRA file {path}")
-    try:
-        with safe_open(path, framework="pt") as file:
-            return dict(file.metadata() or {}), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise IceError(f"cannot read {path}: {error}; the file is damaged or no safetensors file") from error
+    return read_header(path)[0]

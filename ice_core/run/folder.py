@@ -18,6 +18,7 @@ from ice_core.training.refinement_state import RefinementState
 from ice_core.training.state import TrainingState
 
 RUN_FILE = "run.json"
+_FOUND = "found.safetensors"
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,10 @@ class RunFolder:
         return self.path / "rounds.png"
 
     @property
+    def concept_set(self) -> Path:
+        return self.path / "concepts.safetensors"
+
+    @property
     def started(self) -> bool:
         """Whether there is something to go on from."""
         return (self.path / RUN_FILE).exists()
@@ -92,7 +97,7 @@ class RunFolder:
         tensors = {"background": concepts.background.byte(), "image": image}
         tensors |= {f"mask/{c.key}": c.mask.byte() for c in concepts.concepts}
         found = [{"key": c.key, "label": c.label, "score": c.score} for c in concepts.concepts]
-        atomic_write(self.path / "concepts.safetensors", save(tensors, {"ice.concepts": json.dumps(found)}))
+        atomic_write(self.path / _FOUND, save(tensors, {"ice.concepts": json.dumps(found)}))
         write_json(self.path / RUN_FILE, asdict(start))
 
     def load_start(self) -> tuple[RunStart, ConceptSet]:
@@ -104,7 +109,7 @@ class RunFolder:
             start = RunStart(
                 **{**plain, "notes": tuple(plain["notes"]), "rounds": tuple(plain.get("rounds", ()))}
             )
-            with safe_open(self.path / "concepts.safetensors", framework="pt") as file:
+            with safe_open(self.path / _FOUND, framework="pt") as file:
                 found = json.loads(file.metadata()["ice.concepts"])
                 concepts = tuple(Concept(mask=file.get_tensor(f"mask/{c['key']}").bool(), **c) for c in found)
                 background, image = file.get_tensor("background").bool(), file.get_tensor("image")
