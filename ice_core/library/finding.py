@@ -135,9 +135,14 @@ class Vectors:
         self.towers = towers
         self.ids: NDArray[np.int64] = np.zeros(0, np.int64)
         self.rows: NDArray[np.float32] = np.zeros((0, width), np.float32)
+        self.state = (-1, -1)
 
     def refresh(self, connection: sqlite3.Connection) -> None:
         """Read what other processes, or this one, have added since, and forget what was removed."""
+        (others,) = connection.execute("PRAGMA data_version").fetchone()
+        if (state := (others, connection.total_changes)) == self.state:
+            return
+        self.state = state
         there = connection.execute(
             "SELECT concept_id FROM vectors WHERE towers_id = ? ORDER BY concept_id", (self.towers,)
         ).fetchall()

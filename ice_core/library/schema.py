@@ -51,7 +51,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         """CREATE TABLE vectors (
             towers_id INTEGER NOT NULL REFERENCES towers,
             concept_id INTEGER NOT NULL REFERENCES concepts ON DELETE CASCADE, vector BLOB NOT NULL,
-            PRIMARY KEY (towers_id, concept_id)) WITHOUT ROWID""",
+            PRIMARY KEY (towers_id, concept_id))""",
         "CREATE INDEX vectors_by_concept ON vectors (concept_id)",
     ),
 )
