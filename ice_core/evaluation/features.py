@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ice_core.concepts import unit
 from ice_core.errors import IceError
-from ice_core.localization.retrieval.towers import load_open_clip
+from ice_core.localization.retrieval.towers import open_towers
 
 CLIP = "ViT-L-14-quickgelu/openai"
 DINO = "vit_base_patch14_dinov2.lvd142m"
@@ -96,9 +96,7 @@ def load_features(text: str, device: torch.device | str = "cpu") -> ImageFeature
     """
     kind, _, which = text.partition(":")
     if kind == "clip":
-        which = which or CLIP
-        name, _, weights = (which, "", "") if "=" in which else which.rpartition("/")
-        return load_open_clip(name or which, weights or None, device)
+        return open_towers(which or CLIP, device)
     if kind == "dino":
         name, _, file = (which or DINO).partition("=")
         return load_timm(name or DINO, Path(file).expanduser() if file else None, device)

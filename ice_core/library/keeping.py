@@ -56,7 +56,7 @@ def insert_concepts(
             "INSERT INTO properties VALUES (?, ?, ?, ?)",
             [(concept, axis, value, weight) for axis, (value, weight) in row.properties.items()],
         )
-        connection.executemany("INSERT INTO tags VALUES (?, ?)", [(concept, tag) for tag in set(tags)])
+        connection.executemany("INSERT INTO tags VALUES (?, ?)", [(tag, concept) for tag in set(tags)])
         if row.thumbnail is not None:
             connection.execute("INSERT INTO thumbnails VALUES (?, ?)", (concept, row.thumbnail))
         read = " ".join(value for value, _ in row.properties.values())

@@ -36,7 +36,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             PRIMARY KEY (concept_id, axis)) WITHOUT ROWID""",
         "CREATE INDEX properties_by_value ON properties (axis, value, weight)",
         """CREATE TABLE tags (
-            concept_id INTEGER NOT NULL REFERENCES concepts ON DELETE CASCADE, tag TEXT NOT NULL,
+            tag TEXT NOT NULL, concept_id INTEGER NOT NULL REFERENCES concepts ON DELETE CASCADE,
             PRIMARY KEY (tag, concept_id)) WITHOUT ROWID""",
         "CREATE INDEX tags_by_concept ON tags (concept_id)",
         """CREATE TABLE thumbnails (

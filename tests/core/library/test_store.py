@@ -168,7 +168,7 @@ def test_removing_keeps_the_rest_of_a_set(library: Library) -> None:
 
 
 def test_check_removes_what_a_crash_left_and_tells_of_damage(library: Library) -> None:
-    library.add(concept_set())
+    library.add(concept_set(), tags=["a"])
     library.add(concept_set(title="b"))
     assert library.check() == replace(library.check(), removed=(), problems=())
     sets = library.folder / "sets"
