@@ -36,6 +36,7 @@ from torch import Tensor
 
 from ice_core.concepts import ConceptSet
 from ice_core.errors import IceError
+from ice_core.evaluation.masks import pairwise_iou
 from ice_core.localization.config import LocalizationConfig
 from ice_core.localization.given import concepts_from_labels, concepts_from_masks
 from ice_core.localization.loop import localize
@@ -64,14 +65,6 @@ class SceneScore:
     boundary: tuple[float, ...] = ()
     masked: int = 0
     on_ground: int = 0
-
-
-def pairwise_iou(first: Tensor, second: Tensor) -> Tensor:
-    """Intersection over union of masks [N, H, W] and [M, H, W] bool: [N, M]; 0 for two empty masks."""
-    a, b = first.flatten(1).float(), second.flatten(1).float()
-    both = a @ b.T
-    union = a.sum(1)[:, None] + b.sum(1) - both
-    return both / union.clamp(min=1)
 
 
 def score_scene(kinds: Sequence[str], truth: Tensor, masks: Tensor, labels: Sequence[str]) -> SceneScore:

@@ -22,7 +22,7 @@ from ice_core.files.lora import load_lora
 from ice_core.localization.naming import Retrieves
 from ice_core.localization.retrieval.dictionary import Vocabulary
 from ice_core.localization.retrieval.retriever import Retriever
-from ice_core.localization.retrieval.towers import ImageTextModel, load_open_clip
+from ice_core.localization.retrieval.towers import ImageTextModel, open_towers
 from ice_core.model.backbone import Backbone, Token
 from ice_core.model.lora import Lora
 from ice_core.model.sampling import SamplingConfig, sample
@@ -104,9 +104,7 @@ def load_retriever(
     """
     if clip is None and is_bundled(model):
         return Retriever(load_bundled_towers(device=str(model.device)), vocabulary or world_vocabulary())
-    text = clip or CLIP
-    name, _, weights = (text, "", "") if "=" in text else text.rpartition("/")
-    towers = load_open_clip(name or text, weights or None, model.device)
+    towers = open_towers(clip or CLIP, model.device)
     return Retriever(towers, vocabulary or Vocabulary.built_in(), image_mean="photographs")
 
 

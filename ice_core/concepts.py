@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ice_core.errors import IceError
 from ice_core.model.backbone import Backbone, Token
+from ice_core.model.encoders import family_of
 
 
 @dataclass(frozen=True)
@@ -192,21 +193,6 @@ class LearnedConcepts:
     def tokens(self) -> dict[str, Token]:
         """Every token by its name, `<key>.<instance | object | axis>`."""
         return {name: token for c in self.concepts for name, token in c.tokens.items()}
-
-
-_FAMILIES: tuple[tuple[str, Mapping[str, int]], ...] = (
-    ("Stable Diffusion 1.x", {"clip_l": 768}),
-    ("Stable Diffusion 2.x", {"clip_h": 1024}),
-    ("Stable Diffusion XL", {"clip_l": 768, "clip_g": 1280}),
-)
-"""Model families by the widths of their text encoders, which tell what a token was made for."""
-
-
-def family_of(widths: Mapping[str, int]) -> str:
-    """What rows of these widths by text encoder belong to: "Stable Diffusion 2.x (clip_h x 1024)"."""
-    shown = ", ".join(f"{name} x {width}" for name, width in widths.items())
-    family = next((name for name, known in _FAMILIES if known == dict(widths)), "a model of its own kind")
-    return f"{family} ({shown})"
 
 
 def check_fits(learned: LearnedConcepts | Token, backbone: Backbone) -> None:

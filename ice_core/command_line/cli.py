@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TextIO
 
 from ice_core.command_line import commands
+from ice_core.command_line.library_arguments import add_library, add_library_option
 from ice_core.command_line.stopping import stopped_once
 from ice_core.errors import IceError
 from ice_core.run.defaults import ANCHORED_STEPS, AXES, BUNDLED_STEPS, CHECKPOINT_STEPS, CLIP, DTYPES, METHODS
@@ -91,6 +92,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--body-parts", action="store_true", help="objects may be named hand, eye, tail and the like"
     )
     _add_run_options(extract, "./ice-output/<name of the picture>")
+    add_library_option(extract)
     extract.set_defaults(run=commands.extract)
 
     compose = subparsers.add_parser(
@@ -124,6 +126,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="picture to write (./ice-output/composed.png); counted up, never overwritten",
     )
     compose.set_defaults(run=commands.compose)
+    add_library(subparsers)
     return parser
 
 

@@ -16,9 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ice_core.command_line.console import progress_display
+from ice_core.command_line.library_commands import file_result
 from ice_core.errors import IceError
 from ice_core.files.names import check_length, is_text, printable
 from ice_core.files.paths import check_tensor_folder, check_writable, free_folder, free_path
+from ice_core.library.store import Library
 from ice_core.run.defaults import AXES, BUNDLED_STEPS, CHECKPOINT_STEPS, METHOD, SNAPSHOT_EVERY
 from ice_core.run.report import OUTPUTS
 
@@ -96,6 +98,9 @@ def extract(arguments: argparse.Namespace) -> None:
     for path in images:
         wanted = parent / _folder_name(path) if several else parent
         outs.append(_output_folder(wanted, outs))
+    if arguments.library:
+        # Not only when everything is learned.
+        Library(arguments.library).close()
     steps = CHECKPOINT_STEPS if arguments.checkpoint else BUNDLED_STEPS
     settings, axes = _settings(arguments, arguments.seed or 0, steps, bundled=not arguments.checkpoint)
 
@@ -139,6 +144,8 @@ def extract(arguments: argparse.Namespace) -> None:
             overruled=arguments.set or (), towers=reading_towers(backbone),
         )  # fmt: skip
         _print_result(_follow(events, out), out)
+        if arguments.library:
+            file_result(arguments.library, out, str(path))
 
 
 def _resume(arguments: argparse.Namespace, fixed: Sequence[str]) -> None:
@@ -162,6 +169,8 @@ def _resume(arguments: argparse.Namespace, fixed: Sequence[str]) -> None:
     judge = load_retriever(backbone, start.source["clip"] or None).model if "clip" in start.source else None
     events = pipeline.resume(backbone, out, arguments.preview_every or 0, judge)
     _print_result(_follow(events, out), out)
+    if library := getattr(arguments, "library", None):
+        file_result(library, out, start.source.get("picture", str(out)))
 
 
 def compose(arguments: argparse.Namespace) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from ice_core.concepts import family_of
 from ice_core.errors import IceError
 from ice_core.model.backbone import Prompt, Token
+from ice_core.model.encoders import family_of
 
 from .families import family_of_clip
 

@@ -6,8 +6,9 @@ import pytest
 from fakes import FakeBackbone
 from tokens import learned, token
 
-from ice_core.concepts import check_fits, family_of
+from ice_core.concepts import check_fits
 from ice_core.errors import IceError
+from ice_core.model.encoders import family_of
 
 
 def test_rows_of_another_width_are_refused_and_the_base_is_named() -> None:
