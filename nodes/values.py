@@ -74,7 +74,7 @@ def refit(concepts: ConceptSet, picture: Tensor, size: tuple[int, int]) -> Conce
             f"the image is {given[1]} x {given[0]}, but the concepts were found in one of the shape of "
             f"{found[1]} x {found[0]}: connect the image that they were found in"
         )
-    difference = (resize(picture, tuple(found)) - concepts.image.cpu()).abs().mean().item()
+    difference = (resize(picture, (found[0], found[1])) - concepts.image.cpu()).abs().mean().item()
     if difference > _SAME_PICTURE:
         raise IceError(
             f"the image is another one than the concepts were found in (pixels differ by {difference:.0%} "

@@ -88,8 +88,8 @@ def concepts_from_masks(image: Tensor, labels: Sequence[str], masks: Sequence[Te
     image = image.detach().float().cpu().clamp(0, 1)
     labels = _check_labels(labels)
     if len(labels) != len(masks):
-        words = f"{len(labels)} words ({', '.join(labels)})"
-        raise IceError(f"{words} but {len(masks)} masks; give one mask per word")
+        words = f"{_counted(len(labels), 'word')} ({', '.join(labels)})"
+        raise IceError(f"{words} but {_counted(len(masks), 'mask')}; give one mask per word")
     concepts: dict[str, Concept] = {}
     for label, mask in zip(labels, masks, strict=True):
         key = unique_key(label, concepts)
@@ -98,6 +98,10 @@ def concepts_from_masks(image: Tensor, labels: Sequence[str], masks: Sequence[Te
     for concept in concepts.values():
         background &= ~concept.mask
     return ConceptSet(image, tuple(concepts.values()), background)
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _check_labels(labels: Sequence[str]) -> list[str]:
