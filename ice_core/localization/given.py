@@ -104,8 +104,8 @@ def concepts_from_masks(
     image = image.detach().float().cpu().clamp(0, 1)
     given = None if labels is None else _check_labels(labels)
     if given is not None and len(given) != len(masks):
-        words = f"{len(given)} words ({', '.join(given)})"
-        raise IceError(f"{words} but {len(masks)} masks; give one mask per word")
+        words = f"{_counted(len(given), 'word')} ({', '.join(given)})"
+        raise IceError(f"{words} but {_counted(len(masks), 'mask')}; give one mask per word")
     if not len(masks):
         raise IceError("no masks were given; mark at least one object")
     titles = [repr(word) for word in given] if given else [f"object {n}" for n in range(1, len(masks) + 1)]
@@ -133,6 +133,10 @@ def _names(
     if retriever is None:
         raise IceError("the masks have no words and there is nothing to find any; give one word per mask")
     return [named(retriever.retrieve(alone(image, mask))) for mask in masks]
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _check_labels(labels: Sequence[str]) -> list[str]:

@@ -178,7 +178,7 @@ def test_a_mask_with_a_leading_one_is_taken() -> None:
     ("labels", "masks", "message"),
     [
         (["ball"], [torch.zeros(96, 128)], "'ball' is empty"),
-        (["ball", "cube"], [torch.ones(96, 128)], "2 words .* 1 masks"),
+        (["ball", "cube"], [torch.ones(96, 128)], "2 words .* 1 mask;"),
         ([""], [torch.ones(96, 128)], "empty"),
         ([], [], "no words"),
         (["ball"], [torch.ones(2, 96, 128)], "shape"),

@@ -413,6 +413,7 @@ def test_opens_a_model_from_a_safetensors_file(clip, tmp_path, monkeypatch):
     ("name", "pretrained", "message"),
     [
         ("ViT-L-41", None, "near names: .*ViT-L-14"),
+        ("vit-l", None, "near names: ViT-L-14, "),
         ("weights.safetensors", None, "which model"),
         ("ViT-B-32=absent.safetensors", None, "no file absent"),
         ("ViT-B-32=weights.bin", None, "not a .safetensors"),
