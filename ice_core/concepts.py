@@ -11,18 +11,20 @@ from torch import Tensor
 
 from ice_core.errors import IceError
 from ice_core.model.backbone import Backbone, Token
-from ice_core.model.families import family_of
+from ice_core.model.encoders import family_of
 
 
 @dataclass(frozen=True)
 class Concept:
     """One object found in a picture. key: unique name ("ball", "ball-2"); mask: [H, W] bool, CPU;
-    score: confidence in 0..1 (1 where the user gave the mask)."""
+    score: confidence in 0..1 (1 where the user gave the mask); finer: what it may be more exactly
+    ("dog": "golden retriever"), likeliest first."""
 
     key: str
     label: str
     mask: Tensor
     score: float
+    finer: tuple[Candidate, ...] = ()
 
     @property
     def area(self) -> float:

@@ -17,6 +17,7 @@ from typing import TextIO
 
 from ice_core.command_line import commands
 from ice_core.command_line.file_arguments import add_convert, add_inspect
+from ice_core.command_line.library_arguments import add_library, add_library_option
 from ice_core.command_line.stopping import stopped_once
 from ice_core.errors import IceError
 from ice_core.run.defaults import ANCHORED_STEPS, AXES, BUNDLED_STEPS, CHECKPOINT_STEPS, CLIP, DTYPES, METHODS
@@ -79,9 +80,20 @@ def build_parser() -> argparse.ArgumentParser:
     )
     extract.add_argument("--labels", type=_words, metavar="A,B", help="names of the objects to look for")
     extract.add_argument(
-        "--masks", nargs="+", type=Path, metavar="PNG", help="one per label, white is inside"
+        "--masks",
+        nargs="+",
+        type=Path,
+        metavar="PNG",
+        help="objects you marked, white is inside; one per label",
+    )
+    extract.add_argument(
+        "--refine-masks", action="store_true", help="the masks are rough: redraw them along contours"
+    )
+    extract.add_argument(
+        "--body-parts", action="store_true", help="objects may be named hand, eye, tail and the like"
     )
     _add_run_options(extract, "./ice-output/<name of the picture>")
+    add_library_option(extract)
     extract.set_defaults(run=commands.extract)
 
     compose = subparsers.add_parser(
@@ -116,6 +128,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     compose.set_defaults(run=commands.compose)
 
+    add_library(subparsers)
     add_inspect(subparsers)
     add_convert(subparsers)
     return parser

@@ -15,7 +15,7 @@ from ice_core.files.names import check_name
 from ice_core.files.paths import free_path
 from ice_core.files.token_file import EMBEDDINGS, WHOLE, check_alike, load_token
 from ice_core.model.backbone import Token
-from ice_core.model.families import ARCHITECTURES
+from ice_core.model.encoders import architecture_of
 from ice_core.tensor_files.safetensors_file import read_header
 
 
@@ -105,7 +105,7 @@ def _of_others(paths: Sequence[Path], where: Path) -> LearnedConcepts:
 
 def _architecture(token: Token) -> str:
     """The model-spec name of what a token was made for."""
-    return ARCHITECTURES.get(frozenset((name, rows.shape[1]) for name, rows in token.rows.items()), "unknown")
+    return architecture_of({name: rows.shape[1] for name, rows in token.rows.items()})
 
 
 def _thumbnails(learned: LearnedConcepts, paths: Sequence[Path]) -> dict[str, bytes]:

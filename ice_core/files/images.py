@@ -98,6 +98,14 @@ def load_mask(path: Path, size: Size) -> tuple[Tensor, bool]:
     return resized, tuple(mask.shape) != tuple(size)
 
 
+def image_from_bytes(data: bytes, where: str) -> Tensor:
+    """The content of a picture file -> [3, H, W], float32 in 0..1; where: what messages call it.
+
+    Raises IceError when it is damaged, or has a side under 32 pixels.
+    """
+    return _taken(*decoded(data, where), where, where)[0]
+
+
 def _open(path: Path) -> tuple[Image.Image, Size]:
     """A picture file as pixels, and its (width, height)."""
     if not path.is_file():

@@ -17,7 +17,7 @@ from ice_core.files.images import uri_bytes
 from ice_core.files.lora import load_lora
 from ice_core.files.token_file import EMBEDDINGS, load_token
 from ice_core.model.backbone import Token
-from ice_core.model.families import family_of
+from ice_core.model.encoders import family_of
 from ice_core.tensor_files.safetensors_file import read_header
 
 _LORA = ".lora_down.weight"

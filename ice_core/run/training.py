@@ -67,6 +67,8 @@ class Training:
         self.state, self.refined, before = folder.load_progress() if resume else (None, None, History())
         self.losses: list[Mapping[str, float]] = list(before.losses)
         self.seconds = dict(before.seconds)
+        self.kept: int | None = None
+        """The step up to which `keep` has saved; None while it has not."""
 
     def __enter__(self) -> Training:
         return self
@@ -187,8 +189,8 @@ class Training:
         except IceError as error:
             logging.warning("ICE: what was learned so far could not be kept: %s", error)
             return
-        done = state.step + (refined.step if refined else 0)
-        logging.info("ICE: what was learned up to step %d is in %s", done, self.folder.path)
+        self.kept = state.step + (refined.step if refined else 0)
+        logging.info("ICE: what was learned up to step %d is in %s", self.kept, self.folder.path)
 
 
 def save_refinement(job: Job, folder: RunFolder, learned: LearnedConcepts, lora: Lora, step: int) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from ice_core.errors import IceError
 from ice_core.model.backbone import Prompt, Token
-from ice_core.model.families import family_of
+from ice_core.model.encoders import family_of
 
 from .families import family_of_clip
 

@@ -91,6 +91,11 @@ def test_unsafe_names_are_refused(tmp_path: Path, name: str) -> None:
         safe_path(tmp_path, name)
 
 
+def test_an_empty_name_is_said_to_be_empty(tmp_path: Path) -> None:
+    with pytest.raises(IceError, match="the name is empty"):
+        safe_path(tmp_path, "")
+
+
 def test_safe_names_and_subfolders_are_taken(tmp_path: Path) -> None:
     assert safe_path(tmp_path, "ball-2_color.safetensors") == tmp_path / "ball-2_color.safetensors"
     assert safe_path(tmp_path, "ice/vase_colour") == tmp_path / "ice" / "vase_colour"
