@@ -206,7 +206,9 @@ def _crowded(data: bytes, rng: random.Random) -> bytes:
         ("model.diffusion_model.input_blocks.{}.0.in_layers.2.weight", "tokens/x.{}/clip_l", "{}")
     )
     empty = {"dtype": "F32", "shape": [rng.choice((0, 2**40)), 0], "data_offsets": [0, 0]}
-    header |= {stem.format(i): empty for i in range(rng.choice((10, 10, 3000, 3000, 100_000)))}
+    header |= {
+        stem.format(i): empty for i in range(100_000 if rng.random() < 0.05 else rng.choice((10, 3000)))
+    }
     return _joined(header, values)
 
 
@@ -242,7 +244,7 @@ def _deflated(data: bytes, rng: random.Random) -> bytes:
     """The same compressed, with a part that unpacks to much."""
     entries = _entries(data)
     folder = entries[0][0].partition("/")[0] if entries else "archive"
-    entries.append((f"{folder}/data/99", bytes(rng.choice((10, 10**6, 10**6, 10**7, 10**8)))))
+    entries.append((f"{folder}/data/99", bytes(10**8 if rng.random() < 0.05 else rng.choice((10, 10**6)))))
     return _archive(entries, zipfile.ZIP_DEFLATED)
 
 

@@ -12,11 +12,9 @@ import hostile_files
 import pytest
 from hostile.samples import Kind, kinds
 
-SLOW = ("checkpoint", "older checkpoint")
-"""Their files are large."""
 NAMES = (
     "embedding", "embedding of others", "folder of embeddings", "concept set", "LoRA", "run folder",
-    "picture", "mask", *SLOW,
+    "picture", "mask", *hostile_files.LARGE,
 )  # fmt: skip
 
 
@@ -45,8 +43,8 @@ def outcome(kind: Kind, folder: Path, seed: int | None) -> str:
 def test_a_spoiled_file_is_read_or_refused(every: dict[str, Kind], tmp_path: Path, name: str) -> None:
     if name not in every:
         pytest.skip("the bundled weights are not there")
-    assert name in SLOW or outcome(every[name], tmp_path / "files", None) == "read"
-    seeds = range(3 if name in SLOW else 30)
+    assert name in hostile_files.LARGE or outcome(every[name], tmp_path / "files", None) == "read"
+    seeds = range(3 if name in hostile_files.LARGE else 30)
     said = Counter(outcome(every[name], tmp_path / "files", seed) for seed in seeds)
     assert set(said) <= {"read", "refused"}, said
     assert said["refused"]
