@@ -6,7 +6,8 @@ The model has random weights, which changes neither: every part of the picture i
 all places are cut. `pass` is one pass of the U-Net as plain sampling makes it, with guidance; `recorded` is
 the same with the attention kept that cutting needs; `encode` is the autoencoder's part of the work; `objects`
 finds all objects, `words` looks for a single word, `clusters` does so by the paper's clustering. Each is
-called once, in a process per size; peaks are bytes above what the process held before, model included. Linux only.
+called once, in a process per size; peaks are bytes above what the process held before, model included. Linux
+only.
 """
 
 from __future__ import annotations
