@@ -76,7 +76,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def quick(arguments: list[str]) -> list[str]:
     """The same command with few steps."""
-    if arguments[0] == "compose":
+    if arguments[0] in ("compose", "inspect", "convert"):
         return arguments
     if "--refine" in arguments:
         arguments = [*arguments]
