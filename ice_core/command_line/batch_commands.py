@@ -15,7 +15,7 @@ from ice_core.library.store import Library
 from ice_core.run.defaults import BUNDLED_STEPS, CHECKPOINT_STEPS
 
 if TYPE_CHECKING:
-    from ice_core.command_line.batch_recipe import Recipe
+    from ice_core.recipe import Recipe
 
 
 def batch(arguments: argparse.Namespace) -> None:
@@ -70,9 +70,9 @@ def _engine(arguments: argparse.Namespace) -> Engine:
 
 def _recipe(arguments: argparse.Namespace) -> Recipe:
     """Models and settings, checked before anything is opened."""
-    from ice_core.command_line.batch_recipe import Recipe
     from ice_core.command_line.commands import settings_for
     from ice_core.localization.retrieval.dictionary import Vocabulary
+    from ice_core.recipe import Recipe
 
     for path in (arguments.checkpoint, arguments.vocabulary):
         if path is not None and not os.path.isfile(path):
