@@ -19,7 +19,7 @@ from ice_core.errors import IceError
 from ice_core.files.embeddings import open_concepts
 from ice_core.files.images import as_image, load_mask, to_pil
 from ice_core.files.lora import load_lora
-from ice_core.localization.loop import Retrieves
+from ice_core.localization.naming import Retrieves
 from ice_core.localization.retrieval.dictionary import Vocabulary
 from ice_core.localization.retrieval.retriever import Retriever
 from ice_core.localization.retrieval.towers import ImageTextModel, open_towers
@@ -99,13 +99,13 @@ def load_retriever(
     """What names the objects of a picture.
 
     clip: open_clip's NAME/WEIGHTS, downloaded on first use, or NAME=FILE; vocabulary: words that it may
-    use. Without them the bundled model's own CLIP and words for the bundled model, else a ViT-L/14 and
-    13 000 English words. Raises IceError for a CLIP that cannot be opened.
+    use. Without them the bundled model's own CLIP and words for the bundled model, else a ViT-L/14 and the
+    built-in words for what photographs show. Raises IceError for a CLIP that cannot be opened.
     """
     if clip is None and is_bundled(model):
         return Retriever(load_bundled_towers(device=str(model.device)), vocabulary or world_vocabulary())
     towers = open_towers(clip or CLIP, model.device)
-    return Retriever(towers, vocabulary or Vocabulary.built_in())
+    return Retriever(towers, vocabulary or Vocabulary.built_in(), image_mean="photographs")
 
 
 def axes_for(bundled: bool, texts: Sequence[str], files: bool = True) -> tuple[Axis, ...]:
@@ -138,10 +138,10 @@ def extract(
     """Take a picture apart into the folder `out`, as a stream of events (`ice_core.run.events`).
 
     picture: a file, a PIL picture, or a tensor [3, H, W] in 0..1. labels: the names of its objects; without
-    them `retriever` names what is there, by default `load_retriever(model)`. masks: one per label, files or
-    [h, w]; without them the objects are looked for. preview_every: steps between pictures on the way.
-    axes: the properties to learn, see `axes_for`, by default the settings'; overruled: what an object is
-    like where it is misread, such as "vase.material=ceramic".
+    them `retriever` names what is there, by default `load_retriever(model)`. masks: files or [h, w], one per
+    label, or named by the retriever; without them the objects are looked for. preview_every: steps between
+    pictures on the way. axes: the properties to learn, see `axes_for`, by default the settings'; overruled:
+    what an object is like where it is misread, such as "vase.material=ceramic".
 
     Work is done when an event is asked for. Closing the stream, or an exception, keeps what was learned so
     far, and `resume` goes on. Raises IceError for what cannot be used, and when `out` holds a run already.

@@ -11,11 +11,9 @@ from ice_core.concepts import LearnedConcepts
 from ice_core.errors import IceError
 from ice_core.model.backbone import Prompt, Token
 
-from .graph import COMPOSER, check_prompt, learned_names, submitted_inputs
+from .graph import ALIASES, COMPOSER, check_prompt, learned_names, submitted_inputs
 from .places import LoadedConcepts, names_in
 from .types import Learned, schema
-
-ALIASES = ("a", "b", "c", "d", "e", "f", "g", "h")
 
 
 class ConceptComposer(io.ComfyNode):

@@ -40,8 +40,8 @@ class SaveConcepts(io.ComfyNode):
                     "folder",
                     default="ice/concept",
                     tooltip="Subfolder to save into, without spaces or commas, since it is typed in prompts. "
-                    "Nothing is overwritten: when it holds these concepts already, ice/concept-2 is taken, "
-                    "and so on.",
+                    "Each save gets a folder of its own: when there is one of this name already, "
+                    "ice/concept-2 is taken, and so on.",
                 ),
                 io.Combo.Input(
                     "destination",
@@ -86,8 +86,8 @@ class SaveConcepts(io.ComfyNode):
         from ice_core.files.embeddings import save_concepts
         from ice_core.files.lora import save_lora
 
-        folder = _tidy(folder)
         root, lora_root = _roots(destination)
+        folder = places.unused(_tidy(folder), root, lora_root)
         date = datetime.now(timezone.utc).isoformat(timespec="seconds")
         paths = list(save_concepts(learned, safe_path(root, folder), date).values())
         if destination == places.EMBEDDINGS:
@@ -96,9 +96,9 @@ class SaveConcepts(io.ComfyNode):
             names = [path.relative_to(root).as_posix() for path in paths]
         shown = list(names)
         if lora is not None:
-            # Beside its embeddings, whatever number they were counted up to.
-            below = paths[0].parent.relative_to(root).as_posix()
-            file = f"{below}.safetensors" if destination == places.EMBEDDINGS else f"{below}/lora.safetensors"
+            file = (
+                f"{folder}.safetensors" if destination == places.EMBEDDINGS else f"{folder}/lora.safetensors"
+            )
             written = save_lora(lora, safe_path(lora_root, file), learned, date)
             shown.append(f"LoRA: {written.relative_to(lora_root).as_posix()}")
         return io.NodeOutput("\n".join(names), ui=ui.PreviewText("\n".join(shown)))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ice_core.concepts import LearnedConcepts
 from ice_core.errors import IceError
+from ice_core.files.paths import safe_path
 
 EMBEDDINGS, OUTPUT = "embeddings", "output"
 _OWN = "ice"
@@ -90,6 +91,24 @@ def names_in(folder: str) -> tuple[str, ...]:
     from ice_core.composition import placeholders
 
     return tuple(placeholders(*load(folder).concepts))
+
+
+def unused(folder: str, root: Path, lora_root: Path) -> str:
+    """The folder's name below `root`, or the first of "name-2", "name-3", ... that no save has taken.
+
+    A save is the folder with its embeddings, and below `lora_root` the LoRA of the same name: pictures saved
+    one after the other are never mixed, and a LoRA is counted as its embeddings are. Raises IceError for a
+    name that cannot be.
+    """
+    name, n = folder, 1
+    while _holds_files(safe_path(root, name)) or safe_path(lora_root, f"{name}.safetensors").exists():
+        n += 1
+        name = f"{folder}-{n}"
+    return name
+
+
+def _holds_files(folder: Path) -> bool:
+    return folder.is_file() or (folder.is_dir() and any(path.is_file() for path in folder.iterdir()))
 
 
 def embedding_name(path: Path, root: Path) -> str:

@@ -62,9 +62,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         pytest.skip("the bundled weights are not there")
     ball = SceneObject("ball", "red", "rubber", "plain", 0.0, 0.0, 1.0, 0.0)
     rendered = render([Scene((ball,), "grass", 0)])
-    for picture in ("scene.png", "photo.jpg", "room.jpg"):
+    for picture in ("scene.png", "photo.jpg", "room.jpg", "desk.jpg"):
         save_png(rendered.images[0], tmp_path / picture)
-    for mask in ("vase.png", "chair.png"):
+    for mask in ("vase.png", "chair.png", "a.png", "b.png"):
         save_png(rendered.masks[0, 0], tmp_path / mask)
     (tmp_path / "sd15.safetensors").symlink_to(MODEL_FILE)
     monkeypatch.chdir(tmp_path)

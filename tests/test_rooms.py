@@ -14,7 +14,8 @@ ROOT = Path(__file__).parents[1]
 MAY_IMPORT: Mapping[str, tuple[str, ...]] = {
     "ice_core.errors": (),
     "ice_core.version": (),
-    "ice_core.model": ("ice_core.errors",),
+    "ice_core.tensor_files": ("ice_core.errors",),
+    "ice_core.model": ("ice_core.tensor_files",),
     "ice_core.standalone": ("ice_core.model",),
     "ice_core.concepts": ("ice_core.model",),
     "ice_core.localization.vocabulary": (),

@@ -71,7 +71,17 @@ def build_parser() -> argparse.ArgumentParser:
     _add_model_options(extract)
     _add_naming_options(extract)
     extract.add_argument(
-        "--masks", nargs="+", type=Path, metavar="PNG", help="one per label, white is inside"
+        "--masks",
+        nargs="+",
+        type=Path,
+        metavar="PNG",
+        help="objects you marked, white is inside; one per label",
+    )
+    extract.add_argument(
+        "--refine-masks", action="store_true", help="the masks are rough: redraw them along contours"
+    )
+    extract.add_argument(
+        "--body-parts", action="store_true", help="objects may be named hand, eye, tail and the like"
     )
     _add_run_options(extract, "./ice-output/<name of the picture>")
     add_library_option(extract)

@@ -11,6 +11,7 @@ import re
 import shlex
 import sys
 from collections.abc import Generator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,11 @@ from ice_core.run.report import OUTPUTS
 
 _FIXED = ("seed", "out", "axes", "set", "method", "budget", "steps", "refine", "dtype")
 """Options that a run keeps when it is resumed."""
+
+_WHAT_IS_FOUND = (
+    "labels", "masks", "refine_masks", "body_parts", "checkpoint", "clip", "vocabulary",
+)  # fmt: skip
+"""Options of extracting that a run keeps when it is resumed."""
 
 if TYPE_CHECKING:
     from ice_core.attributes.values import Axis
@@ -64,7 +70,7 @@ def demo(arguments: argparse.Namespace) -> None:
 
 def extract(arguments: argparse.Namespace) -> None:
     if arguments.resume:
-        _resume(arguments, ("images", *_FIXED, "labels", "masks", "checkpoint", "clip", "vocabulary"))
+        _resume(arguments, ("images", *_FIXED, *_WHAT_IS_FOUND))
         return
     images, labels, masks = arguments.images, arguments.labels, arguments.masks
     if not images:
@@ -72,10 +78,18 @@ def extract(arguments: argparse.Namespace) -> None:
     for path in (*images, *(masks or ()), arguments.checkpoint, arguments.vocabulary):
         if path is not None and not os.path.isfile(path):
             raise IceError(f"there is no file {path}")
-    if masks and len(masks) != len(labels or ()):
-        raise IceError(f"{len(masks)} masks for {len(labels or ())} labels; give one label per mask")
-    if labels and (arguments.clip or arguments.vocabulary):
-        raise IceError("--labels names the objects, --clip and --vocabulary have no use; leave them out")
+    if masks and labels and len(masks) != len(labels):
+        raise IceError(f"{len(masks)} masks for {len(labels)} labels; give one label per mask, or none")
+    if arguments.refine_masks and not masks:
+        raise IceError("--refine-masks redraws given masks; give some with --masks")
+    if arguments.body_parts and (arguments.vocabulary or not arguments.checkpoint):
+        raise IceError(
+            "--body-parts adds to the words for photographs; give --checkpoint, and no --vocabulary"
+        )
+    if labels and (arguments.clip or arguments.vocabulary or arguments.body_parts):
+        raise IceError(
+            "--labels names the objects, --clip, --vocabulary and --body-parts have no use; leave them out"
+        )
     if masks and len(images) > 1:
         raise IceError(f"masks belong to one picture, but {len(images)} were given; extract them one by one")
     parent = arguments.out or Path("ice-output")
@@ -89,6 +103,9 @@ def extract(arguments: argparse.Namespace) -> None:
         Library(arguments.library).close()
     steps = CHECKPOINT_STEPS if arguments.checkpoint else BUNDLED_STEPS
     settings, axes = settings_for(arguments, arguments.seed or 0, steps, bundled=not arguments.checkpoint)
+
+    if arguments.refine_masks:
+        settings = replace(settings, localization=replace(settings.localization, refine_masks=True))
 
     from ice_core.api import reading_towers
     from ice_core.files.images import load_image_with_notes, load_mask
@@ -275,9 +292,17 @@ def _retriever(arguments: argparse.Namespace, backbone: Backbone) -> tuple[Retri
     from ice_core.api import load_retriever
     from ice_core.localization.retrieval.dictionary import Vocabulary
 
-    vocabulary = Vocabulary.from_file(arguments.vocabulary) if arguments.vocabulary else None
+    vocabulary = None
+    if arguments.vocabulary:
+        vocabulary = Vocabulary.from_file(arguments.vocabulary)
+    elif arguments.body_parts:
+        vocabulary = Vocabulary.built_in(body_parts=True)
     retriever = load_retriever(backbone, arguments.clip, vocabulary)
-    centred = "not centred" if retriever.image_mean is None else "centred on the model's image mean"
+    centred = {
+        "none": "not centred",
+        "image_mean": "centred on the model's image mean",
+        "photographs": "centred on the mean of scikit-image's photographs",
+    }[retriever.centred_by]
     words = len(retriever.vocabulary.words)
     return retriever, [f"objects named by {retriever.model.name} out of {words} words; pictures {centred}"]
 

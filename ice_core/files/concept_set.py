@@ -35,8 +35,9 @@ from ice_core.errors import IceError
 from ice_core.files.images import as_data_uri
 from ice_core.files.names import check_name
 from ice_core.files.paths import atomic_write, free_path
-from ice_core.files.tensor_file import TensorFile, as_rows, read_header, read_tensors, tensor_bytes
+from ice_core.files.token_rows import as_rows, check_alike
 from ice_core.model.backbone import Prompt, Token
+from ice_core.tensor_files.safetensors_file import TensorFile, read_header, read_tensors, tensor_bytes
 from ice_core.version import package_version
 
 ENDING = "concepts.safetensors"
@@ -200,13 +201,7 @@ def _saved(file: TensorFile) -> SavedConcepts:
     keys = [concept.key for concept in learned.concepts]
     if len(set(keys)) < len(keys):
         raise ValueError("two objects of one name")
-    widths = {
-        tuple(sorted((name, rows.shape[1]) for name, rows in token.rows.items()))
-        for token in learned.tokens.values()
-    }
-    if len(widths) > 1:
-        raise ValueError(f"tokens of several widths, {sorted(widths)}")
-    known = placeholders(*learned.concepts)
+    known = placeholders(*check_alike(learned, str(file.path)).concepts)
     thumbnails = {name: _picture(file, f"thumbnails/{name}") for name in known}
     return SavedConcepts(
         learned=learned,

@@ -9,11 +9,9 @@ object has one of several rows, the whole of it in the order of prompts, for `em
 from __future__ import annotations
 
 import json
-import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from ice_core.composition import placeholders, whole
@@ -22,8 +20,10 @@ from ice_core.errors import IceError
 from ice_core.files.concept_set import concept_sets_in, is_concept_set, load_concept_set
 from ice_core.files.names import as_disks_compare, check_name
 from ice_core.files.paths import atomic_write, free_path, safe_path
-from ice_core.files.tensor_file import as_rows, read_header, read_tensors, tensor_bytes
+from ice_core.files.token_rows import as_rows, check_alike
 from ice_core.model.backbone import Token
+from ice_core.tensor_files.pickle_file import plain_tensors, read_pickle
+from ice_core.tensor_files.safetensors_file import TensorFile, read_header, read_tensors, tensor_bytes
 from ice_core.version import package_version
 
 _ROLES = ("instance", "object")
@@ -174,42 +174,42 @@ def load_token(path: Path) -> Token:
     path = Path(path)
     if not path.is_file():
         raise IceError(f"there is no embedding file {path}")
-    header: Mapping[str, str] = {}
-    tensors: Mapping[str, Tensor]
-    if path.suffix == ".safetensors":
-        file = read_tensors(path)
-        header, tensors = file.header, file.tensors
-    elif path.suffix in (".pt", ".bin"):
-        tensors = _read_pickle(path)
-    else:
-        raise IceError(f"{path} is not an embedding; give a .safetensors, .pt or .bin file")
+    if path.suffix.lower() == ".safetensors":
+        return _token(read_tensors(path))
+    if path.suffix.lower() in (".pt", ".bin"):
+        return _token(TensorFile(path, {}, _read_pickle(path)))
+    raise IceError(f"{path} is not an embedding; give a .safetensors, .pt or .bin file")
+
+
+def _token(file: TensorFile) -> Token:
+    """The token of a file that was read; of one of others `emb_params`, or the only tensor by any name."""
+    header, tensors = file.header, file.tensors
     rows = {k: v for k, v in tensors.items() if k.startswith("clip_")}
+    if not rows and "emb_params" not in tensors and len(tensors) > 1:
+        names = ", ".join(sorted(tensors)[:3])
+        raise IceError(
+            f"{file.path} holds {len(tensors)} tensors ({names}, ...); it is not a textual inversion"
+        )
     if not rows and tensors:
         first = tensors.get("emb_params", next(iter(tensors.values())))
         rows = {_ENCODER_OF_WIDTH.get(first.shape[-1] if first.ndim else 0, "clip_l"): first}
-    rows = as_rows(rows, str(path))
+    rows = as_rows(rows, str(file.path))
     if "ice.key" not in header:
-        return Token(path.stem, rows)
+        return Token(file.path.stem, rows)
     if header.get("ice.role") == _WHOLE:
         return Token(header["ice.key"], rows)
     return Token(f"{header['ice.key']}.{header.get('ice.axis') or header.get('ice.role')}", rows)
 
 
 def _read_pickle(path: Path) -> dict[str, Tensor]:
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
-        raise IceError(
-            f"cannot read {path} safely: the file is damaged or holds more than tensors; "
-            "convert it to .safetensors first"
-        ) from error
+    content = read_pickle(path, "convert it to .safetensors first, where you trust it")
     if isinstance(content, Mapping) and isinstance(content.get("string_to_param"), Mapping):
         content = content["string_to_param"]
     if isinstance(content, Tensor):
         content = {"emb_params": content}
     if not isinstance(content, Mapping):
         return {}
-    return {str(k): v.detach() for k, v in content.items() if isinstance(v, Tensor)}
+    return plain_tensors(content)
 
 
 def load_concepts(folder: Path | str) -> LearnedConcepts:
@@ -225,18 +225,14 @@ def load_concepts(folder: Path | str) -> LearnedConcepts:
         return load_concept_set(folder).learned
     if not folder.is_dir():
         raise IceError(f"there is no folder {folder}; give the output folder of an extraction")
-    found: dict[tuple[int, str], dict[str, tuple[dict[str, str], Token]]] = {}
+    found: dict[tuple[int, str], dict[str, TensorFile]] = {}
     for source in (folder, folder / "embeddings"):
         for path in sorted(source.glob("*.safetensors")):
             header = read_header(path, _REMEDY)[0]
             if "ice.key" in header and header.get("ice.role") != _WHOLE:
-                try:
-                    slot = found.setdefault((int(header["ice.index"]), header["ice.key"]), {})
-                    slot[header["ice.axis"] or header["ice.role"]] = header, load_token(path)
-                except (KeyError, ValueError) as error:
-                    if isinstance(error, IceError):
-                        raise
-                    raise IceError(f"the header of {path} is incomplete: {error}; extract again") from error
+                file = read_tensors(path, _REMEDY)
+                slot = found.setdefault((file.entry("ice.index", int, 0), header["ice.key"]), {})
+                slot[header.get("ice.axis") or header.get("ice.role", "")] = file
         if found:
             break
     if not found and (sets := concept_sets_in(folder)):
@@ -246,21 +242,22 @@ def load_concepts(folder: Path | str) -> LearnedConcepts:
         return load_concept_set(sets[0]).learned
     if not found:
         raise IceError(f"no learned concepts in {folder}; give the output folder of an extraction")
-    first = next(header for roles in found.values() for header, _ in roles.values())
+    first = next(file for roles in found.values() for file in roles.values())
     for roles in found.values():
-        for header, _ in roles.values():
-            if _run_of(header) != _run_of(first):
+        for file in roles.values():
+            if _run_of(file.header) != _run_of(first.header):
                 raise IceError(f"{folder} mixes files of several extractions; keep each in its own folder")
-    axes = tuple(json.loads(first["ice.axes"]))
-    return LearnedConcepts(
+    axes = tuple(str(axis) for axis in first.entry("ice.axes", list, []))
+    learned = LearnedConcepts(
         concepts=tuple(_concept(key, roles, axes, folder) for (_, key), roles in sorted(found.items())),
         axes=axes,
-        base_name=first.get("ice.base_name", ""),
-        base_fingerprint=first.get("ice.base_fingerprint", ""),
-        architecture=first.get("ice.architecture", ""),
-        seed=int(first.get("ice.seed", 0)),
-        steps=int(first.get("ice.steps", 0)),
+        base_name=first.header.get("ice.base_name", ""),
+        base_fingerprint=first.header.get("ice.base_fingerprint", ""),
+        architecture=first.header.get("ice.architecture", ""),
+        seed=first.entry("ice.seed", int, 0),
+        steps=first.entry("ice.steps", int, 0),
     )
+    return check_alike(learned, str(folder))
 
 
 def open_concepts(path: Path | str) -> LearnedConcepts | Token:
@@ -269,7 +266,7 @@ def open_concepts(path: Path | str) -> LearnedConcepts | Token:
     Raises IceError for anything else.
     """
     path = Path(path)
-    if path.is_dir() or (path.suffix == ".safetensors" and is_concept_set(read_header(path)[0])):
+    if path.is_dir() or (path.suffix.lower() == ".safetensors" and is_concept_set(read_header(path)[0])):
         return load_concepts(path)
     return load_token(path)
 
@@ -278,19 +275,24 @@ def _run_of(header: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(header.get(f"ice.{k}", "") for k in ("base_fingerprint", "axes", "seed", "steps"))
 
 
-def _concept(
-    key: str, roles: Mapping[str, tuple[dict[str, str], Token]], axes: Sequence[str], folder: Path
-) -> LearnedConcept:
-    wanted = next(iter(roles.values()))[0].get("ice.parts")
+def _concept(key: str, roles: Mapping[str, TensorFile], axes: Sequence[str], folder: Path) -> LearnedConcept:
+    wanted = next(iter(roles.values())).entry("ice.parts", list, list(_ROLES))
     for role in _ROLES:
-        if role not in roles and (wanted is None or role in json.loads(wanted)):
+        if role not in roles and (role == "object" or role in wanted):
             raise IceError(f"{file_name(key, role)} is missing in {folder}; put it back or extract again")
-    header = roles["object"][0]
+    tokens = {role: _token(file) for role, file in roles.items()}
+    of = roles["object"]
+    try:
+        readings = readings_from_plain({"": of.entry("ice.readings", dict, {})})[""]
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise IceError(
+            f"the readings in the header of {of.path} are damaged ({error!r}); {_REMEDY}"
+        ) from error
     return LearnedConcept(
         key=key,
-        label=header["ice.label"],
-        instance=roles["instance"][1] if "instance" in roles else None,
-        object=roles["object"][1],
-        intrinsics={axis: roles[axis][1] for axis in axes if axis in roles},
-        readings=readings_from_plain({"": json.loads(header.get("ice.readings", "{}"))})[""],
+        label=of.header.get("ice.label", key),
+        instance=tokens.get("instance"),
+        object=tokens["object"],
+        intrinsics={axis: tokens[axis] for axis in axes if axis in tokens},
+        readings=readings,
     )

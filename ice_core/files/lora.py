@@ -8,6 +8,7 @@ the file.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -18,9 +19,9 @@ from ice_core.composition import described
 from ice_core.concepts import LearnedConcepts
 from ice_core.errors import IceError
 from ice_core.files.paths import atomic_write, free_path
-from ice_core.files.tensor_file import read_header, read_tensors, tensor_bytes
 from ice_core.model.backbone import Prompt
 from ice_core.model.lora import Lora
+from ice_core.tensor_files.safetensors_file import read_header, read_tensors, tensor_bytes
 from ice_core.version import package_version
 
 _DOWN, _UP, _ALPHA = ".lora_down.weight", ".lora_up.weight", ".alpha"
@@ -56,17 +57,21 @@ def lora_from_state_dict(state: Mapping[str, Tensor], where: str = "the LoRA") -
         if "." + kind == _ALPHA:
             if value.numel() != 1:
                 raise IceError(f"{where} holds {key!r} of shape {tuple(value.shape)}; it must be one number")
-            alphas[name] = float(value)
+            if value.is_complex() or not math.isfinite(alpha := float(value)):
+                raise IceError(f"{where} holds {key!r} of {value.item()}; train or download it again")
+            alphas[name] = alpha
         else:
+            if value.ndim != 2 or value.is_complex():
+                raise IceError(f"{where} holds {key!r} of shape {tuple(value.shape)}; it must be a matrix")
             (down if "." + kind == _DOWN else up)[name] = value.detach().float().cpu()
+    alphas = {name: alphas.get(name, float(len(value))) for name, value in down.items()}
+    first = next((value for value in alphas.values() if value), 1.0)
+    for name in down.keys() & up.keys():
+        if alphas[name] != first:
+            up[name] = up[name] * (alphas[name] / first)
     if not all(bool(v.isfinite().all()) for v in (*down.values(), *up.values())):
         raise IceError(f"{where} holds values that are not numbers; train or download it again")
-    alphas = {name: alphas.get(name, float(len(value))) for name, value in down.items()}
-    alpha = next((value for value in alphas.values() if value), 1.0)
-    for name in down.keys() & up.keys():
-        if alphas[name] != alpha:
-            up[name] = up[name] * (alphas[name] / alpha)
-    return Lora(down, up, alpha)
+    return Lora(down, up, first)
 
 
 def save_lora(

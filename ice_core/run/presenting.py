@@ -89,6 +89,7 @@ def present(
     job: Job, folder: RunFolder, start: RunStart, trained: Trained, history: History
 ) -> Generator[RunEvent, None, Report]:
     """Draw the pictures that show the result, write all files, the report last."""
+    folder.check_own()
     backbone, concepts, settings = job.backbone, job.concepts, job.settings
     learned, lora, image = trained.learned, trained.lora, load_image(folder.picture)
     clock = time.monotonic()

@@ -15,6 +15,10 @@ VOCABULARY = 49408
 """Tokens that CLIP's tokenizer makes."""
 
 
+_MOST = 64
+"""Blocks or layers of one kind: the largest CLIP has 32."""
+
+
 @dataclass(frozen=True)
 class Architecture:
     """Keyword arguments for UNet2DConditionModel, the autoencoder and CLIPTextConfig, and facts around them.
@@ -51,7 +55,12 @@ def positive(metadata: Mapping[str, str], key: str, default: int) -> int:
 def _count(shapes: Shapes, pattern: str) -> int:
     """How many numbers the group of `pattern` takes in keys that begin with it."""
     found = re.compile(pattern)
-    return len({m[1] for key in shapes if (m := found.match(key))})
+    count = len({m[1] for key in shapes if (m := found.match(key))})
+    if count > _MOST:
+        raise IceError(
+            f"this file names {count} blocks or layers where a model has {_MOST} at most; {SUPPORTED}"
+        )
+    return count
 
 
 def unet_config(shapes: Shapes, heads: int) -> dict[str, Any]:

@@ -116,6 +116,20 @@ def test_a_name_that_is_not_listed_is_refused_with_those_that_are(folders: tuple
         places.load("embeddings/../../etc")
 
 
+def test_every_save_has_a_folder_and_a_lora_of_its_own(tmp_path: Path) -> None:
+    root, loras = tmp_path / "embeddings", tmp_path / "loras"
+    loras.mkdir()
+    assert places.unused("ice/demo", root, loras) == "ice/demo"
+    save_concepts(learned("ball"), root / "ice" / "demo")
+    assert places.unused("ice/demo", root, loras) == "ice/demo-2", "another picture's ball or cube alike"
+    (loras / "ice").mkdir()
+    (loras / "ice" / "demo-2.safetensors").touch()
+    assert places.unused("ice/demo", root, loras) == "ice/demo-3", "its LoRA would be another's"
+    assert places.unused("ice", root, loras) == "ice", "a folder of folders holds no save itself"
+    with pytest.raises(IceError):
+        places.unused("../demo", root, loras)
+
+
 def test_a_file_s_name_in_a_prompt_has_its_folder_and_no_ending() -> None:
     root = Path("models", "embeddings")
     path = root / "ice" / "vase" / "ball-2_color.safetensors"

@@ -212,7 +212,7 @@ def test_how_objects_were_found_is_drawn_and_reported(tmp_path: Path) -> None:
     assert report["pictures"]["rounds"] == "rounds.png"
     assert Image.open(tmp_path / "out" / "rounds.png").width > 0
     first, last = report["rounds"][0], report["rounds"][-1]
-    assert first["considered"][0] == {"label": first["label"], "similarity": None}
+    assert first["considered"][0] == {"label": first["label"], "similarity": None, "definition": None}
     assert {key for step in report["rounds"] for key in step["found"]} == {
         c["key"] for c in report["concepts"]
     }

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -20,8 +19,9 @@ T = TypeVar("T")
 
 MAX_HEADER = 16 * 2**20
 """Bytes of a header: one of SDXL's takes 0.3 MB, thumbnails and training notes some MB."""
-MAX_TENSORS = 50_000
+MAX_TENSORS = 20_000
 """A LoRA of every layer of SDXL has 8 000, a checkpoint 2 600."""
+_REMEDY = "the file is damaged or no safetensors file"
 _LENGTH = struct.Struct("<Q")
 _DAMAGE = (SafetensorError, OSError, ValueError, TypeError, RuntimeError, AttributeError)
 """What the library raises for damage: kinds of numbers that torch lacks bring the last two."""
@@ -66,46 +66,39 @@ def tensor_bytes(tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> by
     return _LENGTH.pack(len(text)) + text + data[start:]
 
 
-def read_tensors(path: Path, remedy: str = "the file is damaged or no safetensors file") -> TensorFile:
+def read_tensors(path: Path, remedy: str = _REMEDY) -> TensorFile:
     """Read a whole file. Raises IceError when it is missing, damaged or names more than a file can hold.
 
     remedy: what the message ends with.
     """
-    path = Path(path)
-    header, _ = read_header(path, remedy)
-    try:
-        with safe_open(path, framework="pt") as file:
-            return TensorFile(path, header, {name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
-    except _DAMAGE as error:
-        raise IceError(f"cannot read {path}: {error}; {remedy}") from error
+    return TensorFile(Path(path), *_read(Path(path), remedy, lambda file, name: file.get_tensor(name)))
 
 
-def read_header(
-    path: Path, remedy: str = "the file is damaged or no safetensors file"
-) -> tuple[dict[str, str], dict[str, tuple[int, ...]]]:
+def read_header(path: Path, remedy: str = _REMEDY) -> tuple[dict[str, str], dict[str, tuple[int, ...]]]:
     """Text entries of a file's header and the shapes of its tensors, without reading those.
 
     Raises IceError as `read_tensors` does.
     """
-    path = Path(path)
+    return _read(Path(path), remedy, lambda file, name: tuple(file.get_slice(name).get_shape()))
+
+
+def _read(path: Path, remedy: str, take: Callable[[Any, str], T]) -> tuple[dict[str, str], dict[str, T]]:
+    """Text entries, and what is taken of each tensor by its name in an open file."""
     if not path.is_file():
         raise IceError(f"there is no file {path}")
+    problem = ""
     try:
-        length = _claimed_length(path)
-        if length <= MAX_HEADER:
+        if (length := _claimed_length(path)) > MAX_HEADER:
+            problem = f"its header claims {length} bytes of at most {MAX_HEADER}"
+        else:
             with safe_open(path, framework="pt") as file:
                 names = list(file.keys())
-                shapes = {name: tuple(file.get_slice(name).get_shape()) for name in names[: MAX_TENSORS + 1]}
-                header = dict(file.metadata() or {})
+                if len(names) <= MAX_TENSORS:
+                    return dict(file.metadata() or {}), {name: take(file, name) for name in names}
+                problem = f"it names more than {MAX_TENSORS} tensors"
     except _DAMAGE as error:
         raise IceError(f"cannot read {path}: {error}; {remedy}") from error
-    if length > MAX_HEADER:
-        raise IceError(
-            f"cannot read {path}: its header claims {length} bytes of at most {MAX_HEADER}; {remedy}"
-        )
-    if len(shapes) > MAX_TENSORS:
-        raise IceError(f"{path} names more than {MAX_TENSORS} tensors; {remedy}")
-    return header, shapes
+    raise IceError(f"cannot read {path}: {problem}; {remedy}")
 
 
 def _claimed_length(path: Path) -> int:
@@ -113,20 +106,3 @@ def _claimed_length(path: Path) -> int:
     with path.open("rb") as file:
         start = file.read(_LENGTH.size)
     return int(_LENGTH.unpack(start)[0]) if len(start) == _LENGTH.size else 0
-
-
-def as_rows(tensors: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
-    """Tensors by text encoder as rows [n, D], float32 on the CPU; a single row may lack its dimension.
-
-    Raises IceError for what are no rows of finite numbers, the same number of them for each encoder.
-    """
-    rows = {k: v[None] if v.ndim == 1 else v for k, v in tensors.items()}
-    if not rows or any(v.ndim != 2 or not v.numel() or v.is_complex() for v in rows.values()):
-        raise IceError(f"{where} holds no embedding rows; it is not a textual inversion")
-    if len({len(v) for v in rows.values()}) > 1:
-        counts = ", ".join(f"{name} {len(v)}" for name, v in rows.items())
-        raise IceError(f"{where} holds different numbers of rows ({counts}); train or download it again")
-    rows = {k: v.detach().to("cpu", torch.float32) for k, v in rows.items()}
-    if not all(v.isfinite().all() for v in rows.values()):
-        raise IceError(f"{where} holds values that are not numbers; train or download it again")
-    return rows
