@@ -146,8 +146,10 @@ def _connect(ray: Any, address: str) -> None:
         else:
             here = {"include_dashboard": False, "log_to_driver": False, "logging_level": "warning"}
             ray.init(address="local", **here)
-    except (ConnectionError, ValueError, RuntimeError, OSError) as error:
-        raise IceError(f"no Ray cluster answers at {address!r}: {_line(error)}") from error
+    # Ray raises plain exceptions too, such as for a node that takes too long to start.
+    except Exception as error:
+        what = f"no Ray cluster answers at {address!r}" if address else "no Ray cluster could be started here"
+        raise IceError(f"{what}: {_line(error)}; try again, or use --engine local") from error
 
 
 def _line(error: BaseException) -> str:

@@ -64,6 +64,19 @@ def test_killed_workers_are_replaced_and_results_stay_the_same(address: str, tmp
         assert contents(library) == on_ray
 
 
+def test_a_cluster_that_does_not_answer_is_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+
+    def late(**_: object) -> None:
+        raise Exception("The current node timed out during startup.")
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", late)
+    for address, message in (("a:1", "answers at 'a:1': The current node"), ("", "could be started here")):
+        with pytest.raises(IceError, match=message):
+            list(RayEngine(address).outcomes([], open_worker))
+
+
 def test_what_no_worker_can_do_is_one_clear_error(address: str, tmp_path: Path) -> None:
     jobs = jobs_in(pictures_in(tmp_path / "pictures"), "")
     with Library(tmp_path / "library") as library:
