@@ -8,6 +8,7 @@ depends on the engine, on the number of workers or on the order in which they en
 from __future__ import annotations
 
 import hashlib
+import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,13 @@ class Job:
     name: str
     path: Path
     key: str
+
+    def content(self) -> bytes:
+        """The picture's file. Raises IceError when it cannot be read."""
+        try:
+            return self.path.read_bytes()
+        except OSError as error:
+            raise IceError(f"cannot read the picture {self.name}: {error.strerror or error}") from error
 
 
 @dataclass(frozen=True)
@@ -82,8 +90,12 @@ def jobs_in(folder: Path, recipe: str) -> tuple[Job, ...]:
 
 
 def _key(path: Path, recipe: str) -> str:
+    """Of the content; of a file that cannot be read, which will be told when its turn comes, of the path."""
     digest = hashlib.sha256(recipe.encode())
-    digest.update(path.read_bytes())
+    try:
+        digest.update(path.read_bytes())
+    except OSError:
+        digest.update(b"path " + os.fsencode(path.absolute()))
     return digest.hexdigest()
 
 

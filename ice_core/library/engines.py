@@ -16,8 +16,12 @@ class LocalEngine:
     def outcomes(self, jobs: Sequence[Job], open_worker: Callable[[], Worker]) -> Iterator[Outcome]:
         worker = open_worker()
         for job in jobs:
-            content, error, seconds = attempt(worker, job.name, job.path.read_bytes())
-            yield Outcome(job, content, error, seconds, os.getpid())
+            try:
+                picture = job.content()
+            except IceError as error:
+                yield Outcome(job, None, str(error), 0.0, os.getpid())
+                continue
+            yield Outcome(job, *attempt(worker, job.name, picture), os.getpid())
 
 
 def attempt(worker: Worker, name: str, picture: bytes) -> tuple[bytes | None, str, float]:

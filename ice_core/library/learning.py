@@ -14,6 +14,7 @@ from ice_core.attributes.values import Axis
 from ice_core.concepts import ConceptSet
 from ice_core.files.concept_set import SavedConcepts
 from ice_core.files.images import jpeg_bytes
+from ice_core.files.names import printable
 from ice_core.localization.retrieval.retriever import Retriever
 from ice_core.localization.retrieval.towers import ImageTextModel
 from ice_core.model.backbone import Backbone
@@ -50,7 +51,7 @@ def learned_from_picture(
                 elif isinstance(event, Trained):
                     assert found is not None
                     return SavedConcepts(
-                        event.learned, found.concepts, found.background, asdict(settings), title, date,
-                        picture=jpeg_bytes(found.image),
+                        event.learned, found.concepts, found.background, asdict(settings), printable(title),
+                        date, picture=jpeg_bytes(found.image),
                     )  # fmt: skip
     raise AssertionError("an extraction ended without a result")

@@ -104,10 +104,15 @@ class RayEngine:
                     raise IceError(answer)
                 if job is not None:
                     yield Outcome(job, *answer)
-                if waiting:
+                given = False
+                while waiting and not given:
                     job = waiting.popleft()
-                    busy[actor.run.remote(job.name, job.path.read_bytes())] = (actor, job)
-                else:
+                    try:
+                        busy[actor.run.remote(job.name, job.content())] = (actor, job)
+                        given = True
+                    except IceError as unreadable:
+                        yield Outcome(job, None, str(unreadable), 0.0, 0)
+                if not given:
                     ray.kill(actor)
         finally:
             for actor, _ in busy.values():

@@ -80,6 +80,16 @@ def test_a_stopped_run_keeps_what_is_done(tmp_path: Path) -> None:
         assert done == ["2.png", "3.png", "4.png", "5.png", "bad.png", "odd.png"]
 
 
+def test_a_picture_that_is_gone_when_its_turn_comes_is_left_out(tmp_path: Path) -> None:
+    folder = pictures_in(tmp_path / "pictures", {"a.png": b"1", "b.png": b"2"})
+    jobs = jobs_in(folder, "")
+    (folder / "a.png").unlink()
+    with Library(tmp_path / "library") as library:
+        first, second = run_batch(library, jobs, LocalEngine(), open_worker)
+    assert first.error == "cannot read the picture a.png: No such file or directory"
+    assert len(second.ids) == 2
+
+
 def test_nothing_to_do_is_an_error_and_no_model_too(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for folder, message in (("empty", "no pictures in"), ("absent", "there is no folder")):
