@@ -201,10 +201,8 @@ def _there_are(name: str, sources: Mapping[str, tuple[Name, ...] | None]) -> str
         for alias, names in sources.items()
         for known in (names if names is not None else (Name(_ANY, ""), Name(f"{_ANY}.<object or axis>", "")))
     ]
-    if len(every) <= 2 * _LISTED:
-        shown = ", ".join(f"{{{one}}}" for one in every)
-    else:
-        shown = _nearest(name, every)
+    few = len(every) <= 2 * _LISTED
+    shown = ", ".join(f"{{{one}}}" for one in every) if few else _nearest(name, every)
     words = {stem for names in sources.values() for known in names or () for stem in known.stems or ()}
     thing = max(name.lower().split("."), key=len)
     meant = ", ".join(f"{{{one}}}" for one in get_close_matches(thing, words, 4, 0.6))
