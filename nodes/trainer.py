@@ -145,7 +145,7 @@ class IntrinsicTrainer(io.ComfyNode):
                     display_name="lora",
                     tooltip="For Load LoRA Model; nothing that it leads to runs when refine_steps is 0.",
                 ),
-                io.LossMap.Output(display_name="losses", tooltip="For Plot Loss Graph."),
+                io.LossMap.Output(display_name="losses", tooltip="For Plot Loss Graph, as a running mean."),
                 io.Image.Output(display_name="picture", tooltip="Everything at a glance."),
                 io.Image.Output(
                     display_name="readings", tooltip="What was read of each object, and how surely."
