@@ -140,3 +140,45 @@ def test_the_node_tells_what_cancel_kept(page: Page, client: Client) -> None:
     assert "ice/interrupted/" in lines[0]
     kept = page.ask(f"return app.graph.getNodeById({trainer}).serialize().widgets_values;")
     assert not any("Stopped" in str(value) for value in kept), "the line is no setting of the node"
+
+
+COMPOSER, TRAINER = (
+    f"app.graph._nodes.find(n => n.type === '{kind}')"
+    for kind in ("ICEConceptComposer", "ICEIntrinsicTrainer")
+)
+PROMPT = f"{COMPOSER}.widgets.find(w => w.name === 'prompt').inputEl"
+
+
+def type_into_prompt(page: Page, text: str) -> None:
+    page.ask(
+        f"const area = {PROMPT}; area.value = arguments[0]; area.setSelectionRange(1e6, 1e6);"
+        "area.dispatchEvent(new Event('input', {bubbles: true}));",
+        text,
+    )
+
+
+def test_a_placeholder_is_completed_while_it_is_typed(page: Page) -> None:
+    page.load(json.dumps(saved(DEMO)))
+    type_into_prompt(page, "a photo of a {con")
+    offered = "[...document.querySelectorAll('.ice-completion > div')].map(row => row.textContent)"
+    page.wait(f"return {offered}.length > 0;", 60)
+    assert page.ask(f"return {offered};")[:2] == ["cone", "cone.object"]
+
+    page.ask(f"{PROMPT}.dispatchEvent(new KeyboardEvent('keydown', {{key: 'Enter'}}));")
+    assert page.ask(f"return {PROMPT}.value;") == "a photo of a {cone}"
+
+
+def test_a_wrong_placeholder_is_marked_at_once(page: Page) -> None:
+    page.load(json.dumps(saved(DEMO)))
+    type_into_prompt(page, "a photo of a {teapot.color} cube")
+    page.wait(f"return {PROMPT}.title.includes('teapot');", 60)
+    type_into_prompt(page, "a photo of a {cone.color} cube")
+    page.wait(f"return {PROMPT}.title === '';", 60)
+
+
+def test_inputs_that_most_leave_alone_are_folded_away(page: Page) -> None:
+    page.load(json.dumps(saved(DEMO)))
+    shown = f"{TRAINER}.widgets.filter(w => !w.hidden).map(w => w.name)"
+    assert page.ask(f"return {shown};") == ["axes", "refine_steps", "method", "quality", "more inputs"]
+    page.ask(f"{TRAINER}.widgets.at(-1).callback();")
+    assert {"steps", "seed", "resume", "overrule"} <= set(page.ask(f"return {shown};"))
