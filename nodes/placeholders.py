@@ -1,4 +1,4 @@
-"""What the page asks about the composer's prompt while it is typed: the names there are, and what is wrong."""
+"""What the page asks while the composer's prompt is typed: the names there are, and what is wrong."""
 
 from __future__ import annotations
 
