@@ -9,6 +9,7 @@ from .demo import DemoModel, DemoScene
 from .files import LoadConcepts, SaveConcepts
 from .graph import remember
 from .placeholders import serve
+from .reader import AttributeReader
 from .retriever import ConceptRetriever
 from .segmentor import AttentionSegmentor
 from .trainer import IntrinsicTrainer
@@ -23,6 +24,7 @@ class IceExtension(ComfyExtension):
             DemoScene,
             ConceptRetriever,
             AttentionSegmentor,
+            AttributeReader,
             IntrinsicTrainer,
             ConceptComposer,
             SaveConcepts,

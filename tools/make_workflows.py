@@ -15,7 +15,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 if (_root := str(Path(__file__).absolute().parents[1])) not in sys.path:
     sys.path.append(_root)
@@ -28,8 +28,11 @@ from ice_core.world.scenes import sample_scene
 from tools.comfy_client import Client
 from tools.comfy_host import PACK, Server, find_hosts, running
 from tools.workflow_blueprints import BLUEPRINTS, blueprint
-from tools.workflow_designs import CHECKPOINT, DEMO_SEED, DESIGNS, PHOTO
+from tools.workflow_designs import CHECKPOINT, DEMO_SEED, DESIGNS, PHOTO, reading
 from tools.workflow_results import result_picture
+
+if TYPE_CHECKING:
+    from tools.comfy_page import Page
 
 WORKFLOWS, SUBGRAPHS = PACK / "workflows", PACK / "subgraphs"
 HELP = PACK / "web" / "docs"
@@ -63,7 +66,7 @@ def take_pictures(server: Server, titles: Sequence[str]) -> None:
 
     Those that need a checkpoint are run with the demo's model for that, and photographed as they are.
     """
-    from tools.comfy_page import SIZE, opened
+    from tools.comfy_page import opened
 
     put_stand_ins(server)
     client, pictured = Client(server.url), set[str]()
@@ -77,17 +80,27 @@ def take_pictures(server: Server, titles: Sequence[str]) -> None:
             page.screenshot(DOCS / f"workflow-{n + 1}.jpg")
             if not runs:
                 continue
-            page.resize(SIZE[0], 2 * SIZE[1])
-            for node in page.nodes():
-                if node["type"].startswith("ICE") and node["type"] not in pictured:
-                    page.node_picture(node["id"], HELP / f"{node['type']}.jpg")
-                    pictured.add(node["type"])
-            page.resize(*SIZE)
+            pictured |= picture_nodes(page, pictured)
+        page.load(json.dumps(reading(client.get("/object_info")).workflow()))
+        page.run(1800)
+        picture_nodes(page, pictured)
     for title in titles:
         graph = json.loads((WORKFLOWS / "api" / f"{title}.json").read_text(encoding="utf-8"))
         path = WORKFLOWS / f"{title}.jpg"
         result_picture(client, graph, THUMBNAIL_SIDE).save(path, quality=88, optimize=True)
         print(path)
+
+
+def picture_nodes(page: Page, pictured: set[str]) -> set[str]:
+    """A picture of each of this pack's nodes on the page for its help, but of those that have one."""
+    from tools.comfy_page import SIZE
+
+    page.resize(SIZE[0], 2 * SIZE[1])
+    new = {node["type"]: node["id"] for node in page.nodes() if node["type"].startswith("ICE")}
+    for kind in new.keys() - pictured:
+        page.node_picture(new[kind], HELP / f"{kind}.jpg")
+    page.resize(*SIZE)
+    return set(new)
 
 
 def put_stand_ins(server: Server) -> None:

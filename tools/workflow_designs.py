@@ -78,22 +78,36 @@ def extract(object_info: Definitions) -> Sheet:
         "The first run fetches an open_clip model (1.7 GB) that names the objects. Without it: delete the "
         "retriever, set the segmentor's *mode* to *given words, one pass*, and name the objects there.\n\n"
         "**Cancel** keeps what was learned.",
-        (0, 0), (320, 260), "Start here",
+        (0, 0), (280, 280), "Start here",
     )  # fmt: skip
-    model = _checkpoint(sheet, (0, 380), 320)
-    photo = sheet.add("LoadImage", (0, 540), (320, 400), "Your photo", image=PHOTO)
+    model = _checkpoint(sheet, (0, 400), 280)
+    photo = sheet.add("LoadImage", (0, 570), (280, 370), "Your photo", image=PHOTO)
     words = sheet.add(
-        "ICEConceptRetriever", (350, 0), (360, 400), image=photo["image"], source="open_clip model"
+        "ICEConceptRetriever", (310, 0), (300, 380), image=photo["image"], source="open_clip model"
     )
-    found = _segmentor(sheet, model, photo, (350, 450), (360, 490), words=words["words"])
+    found = _segmentor(sheet, model, photo, (310, 430), (300, 510), words=words["words"])
+    read = _reader(sheet, model, found, words, (640, 0), (340, 560))
     learned = _trainer(
-        sheet, model, photo, found, (740, 0), (440, 940), preview_every=20, words=words["words"]
-    )
-    _save(sheet, learned, (1210, 0), (400, 400), "ice/photo")
-    _group(sheet, "1 · Your model and your photo", (0, 380), (320, 560), _BLUE)
-    _group(sheet, "2 · Find the objects", (350, 0), (360, 940), _GREEN)
-    _group(sheet, "3 · Learn them", (740, 0), (440, 940), _GOLD)
-    _group(sheet, "4 · Keep them", (1210, 0), (400, 400), _PURPLE)
+        sheet, model, photo, found, (1010, 0), (400, 940), preview_every=20, overrule=read["overrule"],
+        words=words["words"],
+    )  # fmt: skip
+    _save(sheet, learned, (1440, 0), (280, 400), "ice/photo")
+    _group(sheet, "1 · Your model and your photo", (0, 400), (280, 540), _BLUE)
+    _group(sheet, "2 · Find the objects", (310, 0), (300, 940), _GREEN)
+    _group(sheet, "3 · See what they are like", (640, 0), (340, 560), _GREEN)
+    _group(sheet, "4 · Learn them", (1010, 0), (400, 940), _GOLD)
+    _group(sheet, "5 · Keep them", (1440, 0), (280, 400), _PURPLE)
+    return sheet
+
+
+def reading(object_info: Definitions) -> Sheet:
+    """Not shipped: for the picture of the reader's help page."""
+    sheet = Sheet("Reading", object_info)
+    model = sheet.add("ICEDemoModel", (0, 0), (260, 70))
+    scene = sheet.add("ICEDemoScene", (0, 120), (260, 400), seed=DEMO_SEED, objects=2)
+    words = sheet.add("ICEConceptRetriever", (290, 0), (300, 360), image=scene["image"])
+    found = _segmentor(sheet, model, scene, (290, 410), (300, 500), words=words["words"])
+    _reader(sheet, model, found, words, (640, 0), (480, 600))
     return sheet
 
 
@@ -197,13 +211,23 @@ def _checkpoint(sheet: Sheet, at: Place, width: int) -> Node:
     return loader
 
 
+def _models(model: Node) -> dict[str, Any]:
+    """What both stages look with."""
+    return {name: model[name] for name in ("model", "clip", "vae")}
+
+
 def _wires(model: Node, picture: Node) -> dict[str, Any]:
     """What both stages look with, and at."""
-    return {name: model[name] for name in ("model", "clip", "vae")} | {"image": picture["image"]}
+    return _models(model) | {"image": picture["image"]}
 
 
 def _segmentor(sheet: Sheet, model: Node, picture: Node, at: Place, size: Place, **inputs: Any) -> Node:
     return sheet.add("ICEAttentionSegmentor", at, size, **_wires(model, picture), **inputs)
+
+
+def _reader(sheet: Sheet, model: Node, found: Node, words: Node, at: Place, size: Place) -> Node:
+    wires = _models(model) | {"concepts": found["concepts"], "words": words["words"]}
+    return sheet.add("ICEAttributeReader", at, size, **wires)
 
 
 def _trainer(
