@@ -95,8 +95,9 @@ class Page:
         time.sleep(1)
 
     def _click(self, text: str, seconds: float = 120) -> None:
-        """Clicks the first visible element with exactly this text; TimeoutError when none comes."""
-        deadline, leaf = time.monotonic() + seconds, f"//*[not(*) and normalize-space(.)='{text}']"
+        """Clicks the first visible element of a dialog with exactly this text; TimeoutError when none comes."""
+        leaf = f"//*[@role='dialog']//*[not(*) and normalize-space(.)='{text}']"
+        deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             # A list that is still filling may take an element away between finding and clicking it.
             with suppress(StaleElementReferenceException, ElementClickInterceptedException):
