@@ -95,7 +95,7 @@ class Page:
         time.sleep(1)
 
     def _click(self, text: str, seconds: float = 120) -> None:
-        """Clicks the first visible element of a dialog with exactly this text; TimeoutError when none comes."""
+        """Clicks the first visible element of a dialog with just this text; TimeoutError when none comes."""
         leaf = f"//*[@role='dialog']//*[not(*) and normalize-space(.)='{text}']"
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:

@@ -38,17 +38,32 @@ def with_demo_model(graph: Graph) -> Graph:
 
 
 def result_picture(client: Client, graph: Graph, side: int) -> Image.Image:
-    """Runs a graph with the bundled model, and shows what it found or learned beside what it drew.
+    """What a graph draws with the bundled model, and small what that was made of; where it draws nothing
+    what it found.
 
     Raises RuntimeError where the graph does not run to its end.
     """
-    run = client.run(with_demo_model(graph))
+    made = with_demo_model(graph)
+    draws = any(node["class_type"] == "SaveImage" for node in made.values())
+    run = client.run(made if draws else finding(made))
     if run.status != "success":
         raise RuntimeError(f"the workflow ended with {run.status}: {run.error.get('exception_message')}")
-    found = _shown(client, graph, run, "ICEAttentionSegmentor")
-    drawn = _shown(client, graph, run, "SaveImage")
-    learned = _shown(client, graph, run, "ICEIntrinsicTrainer")
-    return _over(found[:1], (drawn or [_top(learned[0])])[:4], side)
+    found = _shown(client, made, run, "ICEAttentionSegmentor")
+    if not draws:
+        return _over([], found[:1], side)
+    return _over(found[:1], [_last(picture) for picture in _shown(client, made, run, "SaveImage")], side)
+
+
+def finding(graph: Graph) -> Graph:
+    """As much of a graph as finds the objects, with a look at them."""
+    (start,) = [id_ for id_, node in graph.items() if node["class_type"] == "ICEAttentionSegmentor"]
+    needed, waiting = set[str](), [start]
+    while waiting:
+        needed.add(id_ := waiting.pop())
+        links = (value for value in graph[id_]["inputs"].values() if isinstance(value, list))
+        waiting += [source for source, _ in links if source not in needed]
+    look = {"class_type": "PreviewImage", "inputs": {"images": [start, 3]}}
+    return {id_: graph[id_] for id_ in graph if id_ in needed} | {"look": look}
 
 
 def _shown(client: Client, graph: Graph, run: Run, kind: str) -> list[Image.Image]:
@@ -57,9 +72,10 @@ def _shown(client: Client, graph: Graph, run: Run, kind: str) -> list[Image.Imag
     return [picture for id_ in nodes if id_ in run.executed for picture in client.pictures(run, id_)]
 
 
-def _top(sheet: Image.Image) -> Image.Image:
-    """The first object's row of a contact sheet, below the panels at its head."""
-    return sheet.crop((0, sheet.height // 4, sheet.width * 3 // 5, sheet.height // 4 + sheet.width * 2 // 5))
+def _last(picture: Image.Image) -> Image.Image:
+    """The right of two pictures side by side; any other as it is."""
+    width, height = picture.size
+    return picture if width < 2 * height else picture.crop((width - height, 0, width, height))
 
 
 def _over(before: list[Image.Image], after: list[Image.Image], side: int) -> Image.Image:
