@@ -4,8 +4,9 @@
 
 - by number of concepts: seconds of opening, of the first page and the first search by picture, and of warm
   searches by words, by the same material and by a picture (`benchmarks/library_search.py`, in a process of
-  its own, with its peak memory). The concepts have random nouns and properties and random embeddings of 768
-  numbers; their tokens are short, because searching does not read them.
+  its own, with its peak memory). The concepts have random nouns and properties, a thumbnail, and random
+  embeddings of 768 numbers. Some are added as people do, which adding_seconds_per_concept is of, the others
+  straight into the tables, because searching reads no files.
 - killed: two processes add concept sets, one of them also removes some; both are killed at a random moment,
   again and again. lost: concepts that `add` had returned and that are not there, or not as they were; half:
   entries without a readable set or thumbnail; problems: what `check` then finds.
@@ -23,24 +24,37 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from library_search import FINGERPRINT, WIDTH
 from results import write_results
-from torch import Tensor
 
-from ice_core.concepts import Candidate, Concept, LearnedConcept, LearnedConcepts, Reading
+from ice_core.concepts import (
+    Candidate,
+    Concept,
+    LearnedConcept,
+    LearnedConcepts,
+    Reading,
+    readings_to_plain,
+)
 from ice_core.errors import IceError
 from ice_core.files.concept_set import SavedConcepts
 from ice_core.files.images import jpeg_bytes
 from ice_core.library.entries import Query
+from ice_core.library.intake import THUMBNAIL, Row
+from ice_core.library.keeping import insert_concepts, insert_set, insert_vectors
+from ice_core.library.schema import connect
 from ice_core.library.store import Library
 from ice_core.localization.retrieval.dictionary import Vocabulary
 from ice_core.model.backbone import Token
 
 PER_SET = 8
+REAL = 20
+"""Sets that are added with their files."""
 SIDE = 32
 COLORS = ("red", "green", "blue", "brown", "white", "black", "yellow", "purple")
 MATERIALS = ("metal", "wood", "glass", "rubber", "ceramic", "cotton", "leather", "stone", "paper", "plastic")
@@ -49,25 +63,7 @@ ROW = 64
 """Numbers of a token's row."""
 
 
-class RandomTowers:
-    """Embeddings that depend on nothing but how many there were before."""
-
-    name, fingerprint, scale = "random", FINGERPRINT, 1.0
-
-    def __init__(self) -> None:
-        self.generator = torch.Generator().manual_seed(0)
-
-    def encode_images(self, images: Tensor) -> Tensor:
-        drawn = torch.randn(len(images), WIDTH, generator=self.generator)
-        return torch.nn.functional.normalize(drawn, dim=-1)
-
-    def encode_texts(self, texts: Sequence[str]) -> Tensor:
-        return self.encode_images(torch.zeros(len(texts)))
-
-
-def random_set(
-    number: int, rng: random.Random, nouns: Sequence[str], concepts: int = PER_SET
-) -> SavedConcepts:
+def random_set(number: int, rng: random.Random, nouns: Sequence[str], concepts: int) -> SavedConcepts:
     """A set of objects in a row, each with its color and material."""
     masks = torch.zeros(concepts, SIDE, SIDE, dtype=torch.bool)
     for n in range(concepts):
@@ -100,33 +96,64 @@ def nouns() -> tuple[str, ...]:
     return tuple(word for word, is_name in zip(words.words, words.nameable, strict=True) if is_name)
 
 
-def fill(library: Library, concepts: int, start: int = 0) -> None:
-    """Add random concepts from number `start` to `concepts`, and embed them."""
-    rng, names = random.Random(start), nouns()
-    for number in range(start // PER_SET, concepts // PER_SET):
+def add_sets(library: Library, rng: random.Random, names: Sequence[str]) -> float:
+    """Add `REAL` sets as people do -> seconds per concept."""
+    began = time.perf_counter()
+    for number in range(REAL):
         library.add(random_set(number, rng, names, PER_SET), "random")
-        if number % 250 == 0:
-            print(f"{number * PER_SET} of {concepts} concepts", file=sys.stderr, flush=True)
-    for _ in library.embed(RandomTowers()):
-        pass
+    return (time.perf_counter() - began) / (REAL * PER_SET)
+
+
+def fill(folder: Path, concepts: int, rng: random.Random, names: Sequence[str]) -> None:
+    """More concepts straight into the tables, without files: searching reads none."""
+    vectors = np.random.default_rng(rng.randrange(2**32))
+    thumbnail = jpeg_bytes(torch.rand(3, THUMBNAIL, THUMBNAIL), THUMBNAIL)
+    empty = random_set(0, rng, names, 1)
+    connection = connect(folder)
+    connection.execute("BEGIN IMMEDIATE")
+    for number in range(concepts // PER_SET):
+        saved = replace(empty, title=f"picture {number}")
+        one = insert_set(connection, f"{rng.getrandbits(256):064x}", saved, "random", None)
+        rows = [_row(n, rng, names, thumbnail) for n in range(PER_SET)]
+        insert_concepts(connection, one, saved, rows, ())
+        embedded = vectors.standard_normal((PER_SET, WIDTH)).astype(np.float32)
+        embedded /= np.linalg.norm(embedded, axis=1, keepdims=True)
+        keys = [row.key for row in rows]
+        insert_vectors(connection, one, FINGERPRINT, "random", dict(zip(keys, embedded, strict=True)))
+    connection.execute("COMMIT")
+    connection.close()
+
+
+def _row(number: int, rng: random.Random, names: Sequence[str], thumbnail: bytes) -> Row:
+    label = rng.choice(names)
+    properties = {
+        axis: (rng.choice(values), 0.5 + rng.random() / 2)
+        for axis, values in (("color", COLORS), ("material", MATERIALS))
+    }
+    readings = {
+        axis: Reading(axis, (Candidate(value, weight),), "clip")
+        for axis, (value, weight) in properties.items()
+    }
+    plain = json.dumps(readings_to_plain({"": readings})[""])
+    return Row(f"{'-'.join(label.split())}-{number}", label, 1.0, 0.1, plain, properties, thumbnail)
 
 
 def searches(counts: Sequence[int], queries: int) -> Iterator[tuple[str, dict[str, Any]]]:
     """Figures by number of concepts; one library grows from one number to the next."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "library"
-        filled = 0
+        rng, names = random.Random(0), nouns()
+        with Library(folder) as library:
+            adding = add_sets(library, rng, names)
+        filled = REAL * PER_SET
         for count in sorted(counts):
-            began = time.perf_counter()
-            with Library(folder) as library:
-                fill(library, count, filled)
-            seconds = time.perf_counter() - began
+            fill(folder, count - filled, rng, names)
             script = Path(__file__).with_name("library_search.py")
             command = [sys.executable, str(script), str(folder), "--queries", str(queries)]
             done = subprocess.run(command, capture_output=True, text=True, check=True)
             size = (folder / "library.sqlite").stat().st_size
             figures = json.loads(done.stdout) | {"database_mib": round(size / 2**20, 1)}
-            yield str(count), figures | {"adding_seconds_per_concept": seconds / (count - filled)}
+            yield str(count), figures | {"adding_seconds_per_concept": adding}
             filled = count
 
 
@@ -217,7 +244,9 @@ def kills(number: int, seed: int) -> dict[str, Any]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--concepts", type=int, nargs="*", default=[10_000, 100_000])
+    parser.add_argument(
+        "--concepts", type=int, nargs="*", default=[10_000, 100_000], help=f"each above {REAL * PER_SET}"
+    )
     parser.add_argument("--queries", type=int, default=50)
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)

@@ -47,7 +47,7 @@ def demo(arguments: argparse.Namespace) -> None:
         return
     out = _output_folder(arguments.out or Path("ice-output/demo"))
     seed = arguments.seed or 0
-    settings, axes = _settings(arguments, seed, BUNDLED_STEPS, bundled=True)
+    settings, axes = settings_for(arguments, seed, BUNDLED_STEPS, bundled=True)
     from ice_core.api import load_retriever, reading_towers
     from ice_core.run import pipeline
     from ice_core.world.renderer import render
@@ -101,7 +101,7 @@ def extract(arguments: argparse.Namespace) -> None:
         # Not only when everything is learned.
         Library(arguments.library).close()
     steps = CHECKPOINT_STEPS if arguments.checkpoint else BUNDLED_STEPS
-    settings, axes = _settings(arguments, arguments.seed or 0, steps, bundled=not arguments.checkpoint)
+    settings, axes = settings_for(arguments, arguments.seed or 0, steps, bundled=not arguments.checkpoint)
 
     if arguments.refine_masks:
         settings = replace(settings, localization=replace(settings.localization, refine_masks=True))
@@ -172,7 +172,7 @@ def _resume(arguments: argparse.Namespace, fixed: Sequence[str]) -> None:
         file_result(library, out, start.source.get("picture", str(out)))
 
 
-def _settings(
+def settings_for(
     arguments: argparse.Namespace, seed: int, steps: int, bundled: bool
 ) -> tuple[ExtractionSettings, tuple[Axis, ...]]:
     """Settings, and their axes with values. bundled: whether the rendered world's model is used, which draws
@@ -211,10 +211,7 @@ def _retriever(arguments: argparse.Namespace, backbone: Backbone) -> tuple[Retri
 
     vocabulary = None
     if arguments.vocabulary:
-        try:
-            vocabulary = Vocabulary.from_text(arguments.vocabulary.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError) as error:
-            raise IceError(f"cannot read the words in {arguments.vocabulary}: {error}") from error
+        vocabulary = Vocabulary.from_file(arguments.vocabulary)
     elif arguments.body_parts:
         vocabulary = Vocabulary.built_in(body_parts=True)
     retriever = load_retriever(backbone, arguments.clip, vocabulary)

@@ -150,19 +150,39 @@ class Library:
 
         Raises IceError for an id that is not there, and for a set whose file is missing or damaged.
         """
-        from ice_core.files.concept_set import load_concept_set
         from ice_core.library.intake import of_concepts
 
         with self._lock:
             wanted = {one.id: one.key for one in entries(self._connection, numbers)}
             rows = self._connection.execute(
-                "SELECT c.id, s.digest FROM concepts c JOIN sets s ON s.id = c.set_id"
+                "SELECT id, set_id FROM concepts WHERE id IN (SELECT value FROM json_each(?)) ORDER BY id",
+                (json.dumps(list(wanted)),),
             )
-            sets: dict[str, list[str]] = {}
-            for number, digest in rows:
-                if number in wanted:
-                    sets.setdefault(digest, []).append(wanted[number])
-            return [of_concepts(load_concept_set(self.path_of(one)), keys) for one, keys in sets.items()]
+            keys: dict[int, list[str]] = {}
+            for number, one in rows.fetchall():
+                keys.setdefault(one, []).append(wanted[number])
+            found = [(self._set(one), inside) for one, inside in keys.items()]
+            return [of_concepts(saved, inside) for saved, inside in found if saved is not None]
+
+    def _set(self, number: int) -> SavedConcepts | None:
+        """A whole set; None where it was removed. Raises IceError when its file is missing or damaged.
+
+        Another process that removes some of its concepts puts another file in the place of this one, maybe
+        between two lines of this.
+        """
+        from ice_core.files.concept_set import load_concept_set
+
+        tried = ""
+        while True:
+            row = self._connection.execute("SELECT digest FROM sets WHERE id = ?", (number,)).fetchone()
+            if row is None:
+                return None
+            try:
+                return load_concept_set(self.path_of(row[0]))
+            except IceError:
+                if row[0] == tried:
+                    raise
+                tried = row[0]
 
     def search(self, query: Query) -> list[Hit]:
         """A page of the concepts for which everything holds: best first, then the newest first."""
@@ -209,20 +229,18 @@ class Library:
 
         Concepts without a mask or a picture are left out. Raises IceError for a damaged set.
         """
-        from ice_core.files.concept_set import load_concept_set
         from ice_core.library.intake import vectors_of
 
         with self._lock:
             todo = self._connection.execute(
-                "SELECT DISTINCT s.id, s.digest FROM concepts c JOIN sets s ON s.id = c.set_id "
-                "WHERE c.area > 0 AND c.id NOT IN (SELECT concept_id FROM vectors v JOIN towers t "
-                "ON t.id = v.towers_id WHERE t.fingerprint = ?) ORDER BY s.id",
+                "SELECT DISTINCT set_id FROM concepts WHERE area > 0 AND id NOT IN (SELECT concept_id "
+                "FROM vectors v JOIN towers t ON t.id = v.towers_id WHERE t.fingerprint = ?) ORDER BY set_id",
                 (towers.fingerprint,),
             ).fetchall()
         yield 0, len(todo)
-        for done, (number, digest) in enumerate(todo, 1):
-            seen = vectors_of(load_concept_set(self.path_of(digest)), towers)
-            if seen:
+        for done, (number,) in enumerate(todo, 1):
+            saved = self._set(number)
+            if saved is not None and (seen := vectors_of(saved, towers)):
                 self._keep_vectors(number, towers, seen)
             yield done, len(todo)
 

@@ -79,6 +79,14 @@ class Vocabulary:
         ordered = tuple(reversed(words.values()))
         return cls(ordered, (True,) * len(ordered))
 
+    @classmethod
+    def from_file(cls, path: Path) -> Vocabulary:
+        """`from_text` of a UTF-8 file. Raises IceError, too, for one that cannot be read."""
+        try:
+            return cls.from_text(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError) as error:
+            raise IceError(f"cannot read the words in {path}: {error}") from error
+
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of the words in order, with their flags."""

@@ -41,7 +41,8 @@ def ids(answer: Any) -> list[int]:
 
 
 def test_an_extraction_is_filed_and_found(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([*MARKED, "--out", "out", "--library", "mine", "--set", "ball.color=red"]) == 0
+    filed = ["--axes", "color", "--out", "out", "--library", "mine", "--set", "ball.color=red"]
+    assert main([*MARKED, *filed]) == 0
     assert "library:       mine, concepts 1, 2" in capsys.readouterr().out
     (red,) = told(capsys, "search", "red", "--library", "mine")["concepts"]
     assert (red["key"], red["origin"], red["properties"]["color"]) == ("ball", "squares.png", "red")

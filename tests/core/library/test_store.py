@@ -167,6 +167,23 @@ def test_removing_keeps_the_rest_of_a_set(library: Library) -> None:
     assert library.add(saved) == (3, 4)
 
 
+def test_a_set_that_another_process_rewrites_meanwhile_is_still_read(
+    library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ball, cube = library.add(concept_set())
+    path_of, late = library.path_of, iter([True])
+
+    def rewritten_in_between(digest: str) -> Path:
+        if next(late, False):
+            with Library(library.folder) as other:
+                other.remove(ball)
+        return path_of(digest)
+
+    monkeypatch.setattr(library, "path_of", rewritten_in_between)
+    (saved,) = library.load(cube)
+    assert [concept.key for concept in saved.learned.concepts] == ["cube"]
+
+
 def test_check_removes_what_a_crash_left_and_tells_of_damage(library: Library) -> None:
     library.add(concept_set(), tags=["a"])
     library.add(concept_set(title="b"))
