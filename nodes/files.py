@@ -16,6 +16,7 @@ from ice_core.files.paths import safe_path
 from . import places
 from .graph import missing_lora, submitted_inputs
 from .types import Learned, schema
+from .values import say
 
 _NO_LORA = (
     "`lora` comes from a training with refine_steps 0, which makes none: disconnect it, or set refine_steps"
@@ -101,6 +102,7 @@ class SaveConcepts(io.ComfyNode):
             )
             written = save_lora(lora, safe_path(lora_root, file), learned, date)
             shown.append(f"LoRA: {written.relative_to(lora_root).as_posix()}")
+        say("\n".join(shown))
         return io.NodeOutput("\n".join(names), ui=ui.PreviewText("\n".join(shown)))
 
 
@@ -148,6 +150,7 @@ class LoadConcepts(io.ComfyNode):
 
         learned = places.load(folder)
         names = "\n".join(placeholders(*learned.concepts))
+        say(names)
         return io.NodeOutput(learned, names, ui=ui.PreviewText(names))
 
 

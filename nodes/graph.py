@@ -50,10 +50,11 @@ def remember(request: dict[str, Any]) -> dict[str, Any]:
 
 def submitted_inputs(node_id: str | None, class_type: str) -> Mapping[str, Any]:
     """Inputs of a node of the submitted graph, values and [node, output] links; {} when unknown."""
-    return _inputs(_submitted.get(), node_id, class_type)
+    return inputs_of_node(_submitted.get(), node_id, class_type)
 
 
-def _inputs(graph: Graph, node_id: Any, class_type: str) -> Mapping[str, Any]:
+def inputs_of_node(graph: Graph, node_id: Any, class_type: str) -> Mapping[str, Any]:
+    """The same of any graph."""
     node = graph.get(str(node_id))
     if not isinstance(node, dict) or node.get("class_type") != class_type:
         return {}
@@ -65,7 +66,7 @@ def _source(graph: Graph, link: Any, class_type: str, output: int) -> Mapping[st
     """Inputs of the node that a link comes from, when it is that output of such a node."""
     if not isinstance(link, (list, tuple)) or len(link) != 2 or link[1] != output:
         return {}
-    return _inputs(graph, link[0], class_type)
+    return inputs_of_node(graph, link[0], class_type)
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,7 @@ def _keys(graph: Graph, link: Any) -> list[Name]:
         return [Name(key, re.escape(key)) for key in keys]
     if mode == ONE_PASS and words:
         return [_counted(stem) for stem in dict.fromkeys(unique_key(word, {}) for word in words)]
-    known = _vocabulary(graph, segmentor.get("words")) if mode == EVERY else None
+    known = _vocabulary(graph, segmentor.get("words")) if mode in (EVERY, MASKS) else None
     if known is not None and len(known) <= _LISTED:
         return [_counted(stem) for stem in sorted(known)]
     # "b.ball" is an input that is not connected, not an object of that name.
@@ -208,6 +209,16 @@ def _there_are(name: str, sources: Mapping[str, tuple[Name, ...] | None]) -> str
     meant = ", ".join(f"{{{one}}}" for one in get_close_matches(thing, words, 4, 0.6))
     hint = f"; objects are named by words of the vocabulary, such as {meant}" if meant else ""
     return f"there are: {shown}{hint}"
+
+
+def offered(sources: Mapping[str, tuple[Name, ...] | None]) -> list[str]:
+    """What may stand in braces, for a list to choose from: names that are known as they are."""
+    return [
+        known.shown if len(sources) == 1 else f"{alias}.{known.shown}"
+        for alias, names in sources.items()
+        for known in names or ()
+        if not known.shown.startswith(_ANY)
+    ]
 
 
 def _nearest(name: str, every: Sequence[str]) -> str:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ice_core.concepts import ConceptSet, LearnedConcepts, Readings
 from ice_core.errors import IceError
+from ice_core.figures.plots import running_mean
 from ice_core.figures.previews import captioned
 from ice_core.figures.rows import concept_row
 from ice_core.files.images import to_pil
@@ -76,7 +77,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Result:
-    """losses: the total loss of each step, refinement included; sheet: the contact sheet;
+    """losses: the total loss of each step, refinement included, as a running mean; sheet: the contact sheet;
     readings: of the objects."""
 
     learned: LearnedConcepts
@@ -138,9 +139,10 @@ def run(job: Job, kept_in: Path, resume: bool) -> Result:
     bar.result(picture)
     say(f"{len(trained.losses)} steps, {sum(training.seconds.values()):.0f} s")
     shutil.rmtree(folder.path, ignore_errors=True)
-    return Result(
-        trained.learned, trained.lora, tuple(step["total"] for step in trained.losses), picture, readings
-    )
+    # Single steps follow single noises: what a person can read off a plot is their mean.
+    totals = [step["total"] for step in trained.losses]
+    losses = running_mean(totals, max(3, len(totals) // 20))
+    return Result(trained.learned, trained.lora, tuple(losses), picture, readings)
 
 
 def _what_is_kept(step: int, steps: int, folder: Path) -> str:

@@ -34,7 +34,10 @@ def picture_of(image: Tensor) -> Tensor:
     if image.ndim != 4 or image.shape[-1] not in (1, 3, 4):
         raise IceError(f"an image of shape {list(image.shape)}; [1, height, width, 3] is needed")
     if len(image) != 1:
-        raise IceError(f"the image is a batch of {len(image)}: choose one with Image From Batch")
+        raise IceError(
+            f"the image is a batch of {len(image)}: choose one with ImageFromBatch, or take one after the "
+            "other with RebatchImages, batch_size 1"
+        )
     values = image[0].detach().float().cpu().movedim(-1, 0)
     height, width = values.shape[-2:]
     if min(height, width) < MIN_SIDE:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import runpy
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,7 +82,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def quick(arguments: list[str]) -> list[str]:
     """The same command with few steps."""
-    if arguments[0] in ("compose", "library") or "words" in arguments:
+    if arguments[0] in ("compose", "inspect", "convert", "library") or "words" in arguments:
         return arguments
     if "--refine" in arguments:
         arguments = [*arguments]
@@ -107,5 +108,7 @@ def test_python_blocks_run(block: Block, folder: Path) -> None:
     code = re.sub(r"\bsteps=\d+", "steps=2", block.code)
     saved = re.findall(r"save\(\"([^\"]+)\"\)", code)
     assert saved, "nothing is saved: an example should leave something to look at"
-    exec(compile(code, f"{block.page}, line {block.line}", "exec"), {})
+    example = folder / f"{block.page.stem}_line_{block.line}.py"
+    example.write_text(code, encoding="utf-8")
+    runpy.run_path(str(example))
     assert [name for name in saved if not (folder / name).is_file()] == []

@@ -17,6 +17,7 @@ from typing import TextIO
 
 from ice_core.command_line import commands
 from ice_core.command_line.batch_arguments import add_batch
+from ice_core.command_line.file_arguments import add_convert, add_inspect
 from ice_core.command_line.library_arguments import add_library, add_library_option
 from ice_core.command_line.stopping import stopped_once
 from ice_core.errors import IceError
@@ -125,7 +126,10 @@ def build_parser() -> argparse.ArgumentParser:
         help="picture to write (./ice-output/composed.png); counted up, never overwritten",
     )
     compose.set_defaults(run=commands.compose)
+
     add_library(subparsers)
+    add_inspect(subparsers)
+    add_convert(subparsers)
     return parser
 
 

@@ -35,7 +35,7 @@ from ice_core.errors import IceError
 from ice_core.files.images import as_data_uri
 from ice_core.files.names import check_name
 from ice_core.files.paths import atomic_write, free_path
-from ice_core.files.token_rows import as_rows, check_alike
+from ice_core.files.token_file import as_rows, check_alike
 from ice_core.model.backbone import Prompt, Token
 from ice_core.tensor_files.safetensors_file import TensorFile, read_header, read_tensors, tensor_bytes
 from ice_core.version import package_version

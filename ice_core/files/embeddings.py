@@ -12,25 +12,19 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from torch import Tensor
-
 from ice_core.composition import placeholders, whole
 from ice_core.concepts import LearnedConcept, LearnedConcepts, readings_from_plain, readings_to_plain
 from ice_core.errors import IceError
 from ice_core.files.concept_set import concept_sets_in, is_concept_set, load_concept_set
 from ice_core.files.names import as_disks_compare, check_name
 from ice_core.files.paths import atomic_write, free_path, safe_path
-from ice_core.files.token_rows import as_rows, check_alike
+from ice_core.files.token_file import WHOLE, check_alike, load_token, token_of
 from ice_core.model.backbone import Token
-from ice_core.tensor_files.pickle_file import plain_tensors, read_pickle
 from ice_core.tensor_files.safetensors_file import TensorFile, read_header, read_tensors, tensor_bytes
 from ice_core.version import package_version
 
 _ROLES = ("instance", "object")
-_WHOLE = "whole"
 _REMEDY = "remove the damaged file or extract again"
-_ENCODER_OF_WIDTH = {1024: "clip_h", 1280: "clip_g"}
-"""Whose rows `emb_params` holds, by width; anything else is read as CLIP-L's."""
 
 
 def check_names(keys: Sequence[str], axes: Sequence[str], folder: Path = Path(".")) -> None:
@@ -137,7 +131,7 @@ def save_concepts(
                 "ice.key": concept.key,
                 "ice.label": concept.label,
                 "ice.index": str(index),
-                "ice.role": "axis" if axis else part or _WHOLE,
+                "ice.role": "axis" if axis else part or WHOLE,
                 "ice.axis": axis,
                 "ice.axes": json.dumps(list(learned.axes)),
                 "ice.parts": json.dumps(parts),
@@ -165,53 +159,6 @@ def _describe(concept: LearnedConcept, part: str) -> str:
     return f"{what}, learned from a single picture."
 
 
-def load_token(path: Path) -> Token:
-    """Read a textual inversion of any maker as rows [n, D] per text encoder, float32.
-
-    `.safetensors`; `.pt` and `.bin` only as far as torch.load(weights_only=True) goes. A file of ours keeps
-    its token name, any other takes the file's. Raises IceError for a file that holds no embedding.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise IceError(f"there is no embedding file {path}")
-    if path.suffix.lower() == ".safetensors":
-        return _token(read_tensors(path))
-    if path.suffix.lower() in (".pt", ".bin"):
-        return _token(TensorFile(path, {}, _read_pickle(path)))
-    raise IceError(f"{path} is not an embedding; give a .safetensors, .pt or .bin file")
-
-
-def _token(file: TensorFile) -> Token:
-    """The token of a file that was read; of one of others `emb_params`, or the only tensor by any name."""
-    header, tensors = file.header, file.tensors
-    rows = {k: v for k, v in tensors.items() if k.startswith("clip_")}
-    if not rows and "emb_params" not in tensors and len(tensors) > 1:
-        names = ", ".join(sorted(tensors)[:3])
-        raise IceError(
-            f"{file.path} holds {len(tensors)} tensors ({names}, ...); it is not a textual inversion"
-        )
-    if not rows and tensors:
-        first = tensors.get("emb_params", next(iter(tensors.values())))
-        rows = {_ENCODER_OF_WIDTH.get(first.shape[-1] if first.ndim else 0, "clip_l"): first}
-    rows = as_rows(rows, str(file.path))
-    if "ice.key" not in header:
-        return Token(file.path.stem, rows)
-    if header.get("ice.role") == _WHOLE:
-        return Token(header["ice.key"], rows)
-    return Token(f"{header['ice.key']}.{header.get('ice.axis') or header.get('ice.role')}", rows)
-
-
-def _read_pickle(path: Path) -> dict[str, Tensor]:
-    content = read_pickle(path, "convert it to .safetensors first, where you trust it")
-    if isinstance(content, Mapping) and isinstance(content.get("string_to_param"), Mapping):
-        content = content["string_to_param"]
-    if isinstance(content, Tensor):
-        content = {"emb_params": content}
-    if not isinstance(content, Mapping):
-        return {}
-    return plain_tensors(content)
-
-
 def load_concepts(folder: Path | str) -> LearnedConcepts:
     """Read what `save_concepts` wrote, from the files' headers alone; `folder` may be the run's own folder,
     or a concept set, a folder that holds one and no embeddings too.
@@ -225,31 +172,39 @@ def load_concepts(folder: Path | str) -> LearnedConcepts:
         return load_concept_set(folder).learned
     if not folder.is_dir():
         raise IceError(f"there is no folder {folder}; give the output folder of an extraction")
-    found: dict[tuple[int, str], dict[str, TensorFile]] = {}
     for source in (folder, folder / "embeddings"):
-        for path in sorted(source.glob("*.safetensors")):
-            header = read_header(path, _REMEDY)[0]
-            if "ice.key" in header and header.get("ice.role") != _WHOLE:
-                file = read_tensors(path, _REMEDY)
-                slot = found.setdefault((file.entry("ice.index", int, 0), header["ice.key"]), {})
-                slot[header.get("ice.axis") or header.get("ice.role", "")] = file
-        if found:
-            break
-    if not found and (sets := concept_sets_in(folder)):
+        if learned := concepts_of(sorted(source.glob("*.safetensors")), folder):
+            return learned
+    if sets := concept_sets_in(folder):
         if len(sets) > 1:
             names = ", ".join(path.name for path in sets)
             raise IceError(f"{folder} holds several concept sets ({names}); give the path of one")
         return load_concept_set(sets[0]).learned
+    raise IceError(f"no learned concepts in {folder}; give the output folder of an extraction")
+
+
+def concepts_of(paths: Sequence[Path], where: Path) -> LearnedConcepts | None:
+    """The concepts whose tokens' files are among these; None where none is. where: for messages.
+
+    Raises IceError as `load_concepts` does.
+    """
+    found: dict[tuple[int, str], dict[str, TensorFile]] = {}
+    for path in paths:
+        header = read_header(path, _REMEDY)[0]
+        if "ice.key" in header and header.get("ice.role") != WHOLE:
+            file = read_tensors(path, _REMEDY)
+            slot = found.setdefault((file.entry("ice.index", int, 0), header["ice.key"]), {})
+            slot[header.get("ice.axis") or header.get("ice.role", "")] = file
     if not found:
-        raise IceError(f"no learned concepts in {folder}; give the output folder of an extraction")
+        return None
     first = next(file for roles in found.values() for file in roles.values())
     for roles in found.values():
         for file in roles.values():
             if _run_of(file.header) != _run_of(first.header):
-                raise IceError(f"{folder} mixes files of several extractions; keep each in its own folder")
+                raise IceError(f"{where} mixes files of several extractions; keep each in its own folder")
     axes = tuple(str(axis) for axis in first.entry("ice.axes", list, []))
     learned = LearnedConcepts(
-        concepts=tuple(_concept(key, roles, axes, folder) for (_, key), roles in sorted(found.items())),
+        concepts=tuple(_concept(key, roles, axes, where) for (_, key), roles in sorted(found.items())),
         axes=axes,
         base_name=first.header.get("ice.base_name", ""),
         base_fingerprint=first.header.get("ice.base_fingerprint", ""),
@@ -257,7 +212,7 @@ def load_concepts(folder: Path | str) -> LearnedConcepts:
         seed=first.entry("ice.seed", int, 0),
         steps=first.entry("ice.steps", int, 0),
     )
-    return check_alike(learned, str(folder))
+    return check_alike(learned, str(where))
 
 
 def open_concepts(path: Path | str) -> LearnedConcepts | Token:
@@ -275,12 +230,12 @@ def _run_of(header: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(header.get(f"ice.{k}", "") for k in ("base_fingerprint", "axes", "seed", "steps"))
 
 
-def _concept(key: str, roles: Mapping[str, TensorFile], axes: Sequence[str], folder: Path) -> LearnedConcept:
+def _concept(key: str, roles: Mapping[str, TensorFile], axes: Sequence[str], where: Path) -> LearnedConcept:
     wanted = next(iter(roles.values())).entry("ice.parts", list, list(_ROLES))
     for role in _ROLES:
         if role not in roles and (role == "object" or role in wanted):
-            raise IceError(f"{file_name(key, role)} is missing in {folder}; put it back or extract again")
-    tokens = {role: _token(file) for role, file in roles.items()}
+            raise IceError(f"{file_name(key, role)} is missing in {where}; put it back or extract again")
+    tokens = {role: token_of(file) for role, file in roles.items()}
     of = roles["object"]
     try:
         readings = readings_from_plain({"": of.entry("ice.readings", dict, {})})[""]

@@ -15,8 +15,10 @@ VOCABULARY = 49408
 """Tokens that CLIP's tokenizer makes."""
 
 
-_MOST = 64
+_MOST = 32
 """Blocks or layers of one kind: the largest CLIP has 32."""
+_MOST_TRANSFORMERS = 100
+"""On the way down of a U-Net: that of SDXL has 24."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,10 @@ def unet_config(shapes: Shapes, heads: int) -> dict[str, Any]:
         raise IceError(
             f"this file's U-Net is {odd[0]} channels wide, which {heads} attention heads do not divide; "
             f"the metadata must give the number of heads as ice.unet_heads"
+        )
+    if (transformers := layers[0] * sum(depths)) > _MOST_TRANSFORMERS:
+        raise IceError(
+            f"this file's U-Net names {transformers} transformers, more than any model has; {SUPPORTED}"
         )
     middle = _count(shapes, blocks + r"middle_block\.1\.transformer_blocks\.(\d+)\.")
     conv_in, conv_out = shapes[UNET_PREFIX + "input_blocks.0.0.weight"], shapes[UNET_PREFIX + "out.2.weight"]

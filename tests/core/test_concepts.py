@@ -1,5 +1,3 @@
-"""The values that flow: which model they fit."""
-
 from __future__ import annotations
 
 import pytest

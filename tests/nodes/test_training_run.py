@@ -120,6 +120,14 @@ def test_cancel_in_the_refinement_keeps_the_lora_too(tmp_path: Path) -> None:
     assert all(torch.equal(resumed.lora.up[name], up) for name, up in straight.lora.up.items())
 
 
+def test_losses_are_a_running_mean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = training_run.run(job(), tmp_path, resume=False).losses
+    monkeypatch.setattr(training_run, "running_mean", lambda values, window: list(values))
+    single = training_run.run(job(), tmp_path, resume=False).losses
+    assert raw != single
+    assert raw[2] == pytest.approx(sum(single[1:4]) / 3)
+
+
 def test_the_sheet_is_the_last_picture_that_the_node_shows(tmp_path: Path) -> None:
     result = training_run.run(job(preview_every=2), tmp_path, resume=True)
     assert Bar.results == [result.sheet]

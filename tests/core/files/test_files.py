@@ -21,11 +21,11 @@ from ice_core.files import atomic_write, check_writable, free_folder, free_path,
 from ice_core.files.embeddings import (
     check_names,
     load_concepts,
-    load_token,
     open_concepts,
     save_concepts,
     save_token,
 )
+from ice_core.files.token_file import load_token
 from ice_core.model.backbone import Token
 
 DATE = "2026-01-02T03:04:05+00:00"

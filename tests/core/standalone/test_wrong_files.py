@@ -14,6 +14,7 @@ from tiny_checkpoint import tiny
 
 from ice_core.errors import IceError
 from ice_core.standalone.checkpoint import load_checkpoint
+from ice_core.standalone.stable_diffusion_1 import infer
 from ice_core.standalone.weight_file import open_weights
 
 
@@ -32,8 +33,16 @@ def test_more_layers_than_any_model_has_are_refused(tmp_path: Path) -> None:
     block = "model.diffusion_model.input_blocks.{}.0.in_layers.2.weight"
     state |= {block.format(i): torch.zeros(32) for i in range(100, 200)}
     save_file(state, tmp_path / "a.safetensors")
-    with pytest.raises(IceError, match=r"names 1\d\d blocks or layers where a model has 64 at most"):
+    with pytest.raises(IceError, match=r"names 1\d\d blocks or layers where a model has 32 at most"):
         load_checkpoint(tmp_path / "a.safetensors")
+
+
+def test_more_transformers_than_any_model_has_are_refused() -> None:
+    shapes = {name: tuple(value.shape) for name, value in tiny(like_sd1=True).state.items()}
+    block = "model.diffusion_model.input_blocks.{}.1.transformer_blocks.{}.norm1.weight"
+    shapes |= {block.format(i, depth): (32,) for i in (2, 5) for depth in range(32)}
+    with pytest.raises(IceError, match="names 128 transformers"):
+        infer(shapes, {})
 
 
 @pytest.mark.parametrize(
