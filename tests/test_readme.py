@@ -108,7 +108,7 @@ def test_python_blocks_run(block: Block, folder: Path) -> None:
     code = re.sub(r"\bsteps=\d+", "steps=2", block.code)
     saved = re.findall(r"save\(\"([^\"]+)\"\)", code)
     assert saved, "nothing is saved: an example should leave something to look at"
-    example = folder / f"{block.page.stem}_line_{block.line}.py"
+    example = folder / f"{Path(block.page).stem}_line_{block.line}.py"
     example.write_text(code, encoding="utf-8")
     runpy.run_path(str(example))
     assert [name for name in saved if not (folder / name).is_file()] == []
