@@ -23,7 +23,7 @@ from ice_core.standalone.ldm import (
 )
 
 FAMILIES = ("sd1", "sd2", "sd2-v", "sdxl", "sdxl-v")
-NATIVE_SIZE = 128
+NATIVE_SIZE = 64
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,8 @@ EXPECTED = {
     "sdxl": ("stable-diffusion-xl-v1-base", "epsilon", {"clip_l": 64, "clip_g": 128}, 32),
     "sdxl-v": ("stable-diffusion-xl-v1-base", "v_prediction", {"clip_l": 64, "clip_g": 128}, 32),
 }
+NOISY = torch.randn(2, 4, 8, 16, generator=torch.Generator().manual_seed(0))
+TIMES = torch.tensor([20, 700])
 PADDING = {"clip_l": END, "clip_h": 0, "clip_g": 0}
 
 
@@ -84,17 +86,13 @@ def test_text_is_read_as_the_family_reads_it(model: TinyFamily, backbone: Standa
 
 
 def test_the_prediction_is_that_of_the_source(model: TinyFamily, backbone: StandaloneBackbone) -> None:
-    noisy, times = (
-        torch.randn(2, 4, 8, 16, generator=torch.Generator().manual_seed(0)),
-        torch.tensor([20, 700]),
-    )
     context, pooled = text_of(model, "ball")
     added = None
     if "clip_g" in model.texts:
         sizes = torch.tensor([[64.0, 128, 0, 0, 64, 128]] * 2)
         added = {"text_embeds": pooled.expand(2, -1), "time_ids": sizes}
-    theirs = model.unet(noisy, times, context.expand(2, -1, -1), added_cond_kwargs=added).sample
-    ours = backbone.predict(noisy, times, backbone.encode_prompts([Prompt(("ball",))]))
+    theirs = model.unet(NOISY, TIMES, context.expand(2, -1, -1), added_cond_kwargs=added).sample
+    ours = backbone.predict(NOISY, TIMES, backbone.encode_prompts([Prompt(("ball",))]))
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
 
 
@@ -137,18 +135,17 @@ def test_prompts_without_a_context_have_the_same_pooled_features(backbone: Stand
 def test_gradients_reach_the_rows_of_every_encoder(backbone: StandaloneBackbone) -> None:
     rows = {k: v.clone().requires_grad_() for k, v in mean_row(backbone.word_rows("ball")).items()}
     text = backbone.encode_prompts([Prompt(("a photo of", Token("it", rows)))])
-    backbone.predict(torch.ones(1, 4, 8, 8), torch.tensor([500]), text).square().sum().backward()
+    backbone.predict(NOISY, TIMES, text).square().sum().backward()
     for name, row in rows.items():
         assert row.grad is not None, name
         assert row.grad.abs().sum() > 0, name
 
 
 def test_recorded_attention_leaves_the_answer_as_it_is(backbone: StandaloneBackbone) -> None:
-    noisy, times = torch.ones(1, 4, 8, 16), torch.tensor([300])
     text, recorder = backbone.encode_prompts([Prompt(("a ball",))]), AttentionRecorder()
-    assert torch.equal(backbone.predict(noisy, times, text, recorder), backbone.predict(noisy, times, text))
+    assert torch.equal(backbone.predict(NOISY, TIMES, text, recorder), backbone.predict(NOISY, TIMES, text))
     for size, maps in recorder.recorded("cross").items():
-        torch.testing.assert_close(maps.sum(-1), torch.ones(1, size[0] * size[1]))
+        torch.testing.assert_close(maps.sum(-1), torch.ones(2, size[0] * size[1]))
 
 
 def test_diffusers_own_converter_reads_back_the_unet(model: TinyFamily) -> None:
