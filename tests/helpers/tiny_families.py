@@ -68,6 +68,10 @@ def tiny_family(name: str) -> TinyFamily:
     if name.startswith("sd2"):
         shift = family.unet.up_blocks[3].attentions[2].transformer_blocks[0].norm1.bias
         shift.copy_(torch.randn(shift.shape) * (0.2 if name == "sd2-v" else 0.02))
+    for module in (family.unet, *family.texts.values()):
+        for parameter in module.parameters():
+            # Hosts keep text encoders in half precision.
+            parameter.copy_(parameter.half())
     return family
 
 

@@ -57,7 +57,7 @@ def folder(host: Host, tmp_path_factory: pytest.TempPathFactory) -> Path:
         save_token(Token("ball", rows), files / "embeddings" / "ball.safetensors", backbone.architecture, "")
         torch.save(rows, files / "token.pt")
         lora = random_lora(backbone)
-        lora = dataclasses.replace(lora, up={key: 0.1 * value for key, value in lora.up.items()})
+        lora = dataclasses.replace(lora, up={key: 0.3 * value for key, value in lora.up.items()})
         save_lora(lora, files / "lora.safetensors", learned())
     script = Path(__file__).with_name("families_probe.py")
     command = [str(part) for part in (host.python, script, host.path, PACK, folder)]
@@ -105,8 +105,6 @@ def test_the_hosts_embedding_is_our_token(
     with torch.no_grad():
         text = backbone.encode_prompts([Prompt(("a photo of", token, "on sand"))])
     for key, value in (("context", text.context), ("pooled", text.pooled)):
-        if key == "pooled" and name == "sd1":
-            continue  # The host's is another one there, which the model is not told.
         torch.testing.assert_close(answers[f"host/{key}"], answers[f"ours/{key}"], atol=1e-6, rtol=0)
         torch.testing.assert_close(answers[f"host/{key}"], value, atol=TEXT_TOLERANCE, rtol=0)
 
@@ -121,4 +119,4 @@ def test_load_lora_adapts_the_model_as_we_do(
         value = backbone.predict(questions["noise"], torch.tensor([20, 700]), text, lora=lora)
     torch.testing.assert_close(answers["host/adapted"], answers["ours/adapted"], atol=TOLERANCE, rtol=0)
     torch.testing.assert_close(answers["host/adapted"], value, atol=TOLERANCE, rtol=0)
-    assert (answers["host/adapted"] - answers["host/plain"]).abs().max() > 0.05
+    assert (answers["host/adapted"] - answers["host/plain"]).abs().max() > 10 * TOLERANCE
