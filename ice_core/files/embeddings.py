@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -29,7 +30,7 @@ from ice_core.version import package_version
 _ROLES = ("instance", "object")
 _WHOLE = "whole"
 _ENCODER_OF_WIDTH = {1024: "clip_h", 1280: "clip_g"}
-"""Whose rows `emb_params` holds, by width; anything else is read as CLIP-L's."""
+"""Whose rows others' `emb_params` holds, by width; anything else is read as CLIP-L's."""
 
 
 def check_names(keys: Sequence[str], axes: Sequence[str], folder: Path = Path(".")) -> None:
@@ -86,6 +87,7 @@ def save_token(
         "modelspec.title": title or path.stem,
         "modelspec.trigger_phrase": f"embedding:{path.stem}",
         "ice.version": package_version(),
+        "ice.encoders": json.dumps(list(rows)),
         **(extra or {}),
     }
     optional = {"description": description, "date": date, "thumbnail": thumbnail}
@@ -183,7 +185,7 @@ def load_token(path: Path) -> Token:
     rows = {k: v for k, v in tensors.items() if k.startswith("clip_")}
     if not rows and tensors:
         first = tensors.get("emb_params", next(iter(tensors.values())))
-        rows = {_ENCODER_OF_WIDTH.get(first.shape[-1] if first.ndim else 0, "clip_l"): first}
+        rows = {_encoder_of(header, first): first}
     rows = {k: (v[None] if v.ndim == 1 else v).float() for k, v in rows.items()}
     if not rows or any(v.ndim != 2 or not v.numel() for v in rows.values()):
         raise IceError(f"{path} holds no embedding rows; it is not a textual inversion")
@@ -194,6 +196,14 @@ def load_token(path: Path) -> Token:
     if header.get("ice.role") == _WHOLE:
         return Token(header["ice.key"], rows)
     return Token(f"{header['ice.key']}.{header.get('ice.axis') or header.get('ice.role')}", rows)
+
+
+def _encoder_of(header: Mapping[str, str], rows: Tensor) -> str:
+    """Whose rows `emb_params` holds: as one of our files says, else by their width."""
+    said = header.get("ice.encoders", "")
+    if found := re.fullmatch(r'\["(clip_\w+)"\]', said):
+        return found[1]
+    return _ENCODER_OF_WIDTH.get(rows.shape[-1] if rows.ndim else 0, "clip_l")
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
