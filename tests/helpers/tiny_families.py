@@ -95,7 +95,7 @@ def _sd1(name: str) -> TinyFamily:
     down = ("CrossAttnDownBlock2D", "CrossAttnDownBlock2D")
     unet = UNet2DConditionModel(
         block_out_channels=(64, 64),
-        layers_per_block=1,
+        layers_per_block=2,
         down_block_types=down,
         up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
         cross_attention_dim=64,
