@@ -72,7 +72,7 @@ def load_model(
     dtype: str | torch.dtype = "auto",
     gradient_checkpointing: bool = False,
 ) -> Backbone:
-    """Open a Stable Diffusion 1.x checkpoint, or without a path the small model that comes along.
+    """Open a Stable Diffusion 1.x, 2.x or XL checkpoint, or without a path the small model that comes along.
 
     device: "cpu", "cuda", "mps", ..., or "auto" for the accelerator that is there; dtype: "float32",
     "bfloat16", "float16", or "auto" for bfloat16 where an accelerator has it, else float32. Tokens, losses

@@ -36,7 +36,9 @@ class AttentionSegmentor(io.ComfyNode):
             shows_result=True,
             hidden=[io.Hidden.unique_id],
             inputs=[
-                io.Model.Input("model", tooltip="A Stable Diffusion 1.x model, or the ICE Demo Model."),
+                io.Model.Input(
+                    "model", tooltip="A Stable Diffusion 1.x, 2.x or XL model, or the ICE Demo Model."
+                ),
                 io.Clip.Input("clip", tooltip="The CLIP of the same checkpoint."),
                 io.Vae.Input("vae", tooltip="The VAE of the same checkpoint."),
                 io.Image.Input("image", tooltip="The picture, of any size; one, not a batch of several."),

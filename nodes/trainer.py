@@ -32,7 +32,9 @@ class IntrinsicTrainer(io.ComfyNode):
             shows_result=True,
             inputs=[
                 io.Model.Input(
-                    "model", tooltip="A Stable Diffusion 1.x model, or the ICE Demo Model. It is not changed."
+                    "model",
+                    tooltip="A Stable Diffusion 1.x, 2.x or XL model, or the ICE Demo Model. It is not "
+                    "changed.",
                 ),
                 io.Clip.Input("clip", tooltip="The CLIP of the same checkpoint. It is not changed."),
                 io.Vae.Input("vae", tooltip="The VAE of the same checkpoint."),

@@ -135,7 +135,10 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _add_model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--checkpoint", type=Path, metavar="FILE", help="Stable Diffusion 1.x .safetensors (bundled model)"
+        "--checkpoint",
+        type=Path,
+        metavar="FILE",
+        help="Stable Diffusion 1.x, 2.x or XL .safetensors (bundled model)",
     )
     parser.add_argument("--device", default="auto", help="cpu, cuda, mps, ... (auto)")
     _add_precision(parser)

@@ -81,6 +81,7 @@ def save_token(
         "modelspec.title": title or path.stem,
         "modelspec.trigger_phrase": f"embedding:{path.stem}",
         "ice.version": package_version(),
+        "ice.encoders": json.dumps(list(rows)),
         **(extra or {}),
     }
     optional = {"description": description, "date": date, "thumbnail": thumbnail}

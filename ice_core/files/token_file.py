@@ -6,6 +6,7 @@ ComfyUI's and A1111's `emb_params`, one key per text encoder (`clip_l`, `clip_g`
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -23,7 +24,7 @@ EMBEDDINGS = (".safetensors", ".pt", ".bin")
 WHOLE = "whole"
 """Role of the file that has all rows of an object."""
 _ENCODER_OF_WIDTH = {1024: "clip_h", 1280: "clip_g"}
-"""Whose rows `emb_params` holds, by width; anything else is read as CLIP-L's."""
+"""Whose rows others' `emb_params` holds, by width; anything else is read as CLIP-L's."""
 
 
 def load_token(path: Path) -> Token:
@@ -53,7 +54,7 @@ def token_of(file: TensorFile) -> Token:
         )
     if not rows and tensors:
         first = tensors.get("emb_params", next(iter(tensors.values())))
-        rows = {_ENCODER_OF_WIDTH.get(first.shape[-1] if first.ndim else 0, "clip_l"): first}
+        rows = {_encoder_of(header, first): first}
     rows = as_rows(rows, str(file.path))
     if "ice.key" not in header:
         return Token(file.path.stem, rows)
@@ -71,6 +72,13 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
     if not isinstance(content, Mapping):
         return {}
     return plain_tensors(content)
+
+
+def _encoder_of(header: Mapping[str, str], rows: Tensor) -> str:
+    """Whose rows `emb_params` holds: as one of our files says, else by their width."""
+    if found := re.fullmatch(r'\["(clip_\w+)"\]', header.get("ice.encoders", "")):
+        return found[1]
+    return _ENCODER_OF_WIDTH.get(rows.shape[-1] if rows.ndim else 0, "clip_l")
 
 
 def as_rows(tensors: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:

@@ -7,7 +7,7 @@ place of embedding-table rows, so that nothing in the user's model or tokenizer 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -98,6 +98,21 @@ def _unknown(name: str, known: Sequence[str]) -> str:
     else:
         problem = "which was not learned"
     return f"{problem}; there are: {', '.join(f'{{{one}}}' for one in known) or 'none'}"
+
+
+def check_rows(prompts: Sequence[Prompt], encoders: Collection[str]) -> None:
+    """Raise IceError for a token without rows for one of several encoders, or not with as many for each: its
+    places in their contexts would not be the same."""
+    for prompt in prompts:
+        for part in prompt.parts:
+            if isinstance(part, Token):
+                counts = {name: len(part.rows[name]) if name in part.rows else 0 for name in encoders}
+                if len(set(counts.values())) > 1:
+                    have = ", ".join(f"{count} for {name}" for name, count in counts.items())
+                    raise IceError(
+                        f"the token {part.name!r} has {have} rows, but needs as many for each text encoder: "
+                        "it was made for another base model, or its file is damaged"
+                    )
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The Backbone without a host: Stable Diffusion 1 checkpoints on diffusers and transformers."""
+"""The Backbone without a host: Stable Diffusion 1, 2 and XL checkpoints on diffusers and transformers."""
 
 from __future__ import annotations
 

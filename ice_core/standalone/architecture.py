@@ -13,6 +13,27 @@ from ice_core.standalone.ldm import LATENT_SCALE, UNET_PREFIX, VAE_PREFIX
 
 VOCABULARY = 49408
 """Tokens that CLIP's tokenizer makes."""
+_HEAD_WIDTH = 64
+"""Channels of a head, where a model has as many heads as fit."""
+_TASKS = {
+    5: "a depth-to-image (5-channel)",
+    7: "an upscaling (7-channel)",
+    8: "an instruction-editing (8-channel)",
+    9: "an inpainting (9-channel)",
+}
+
+Prediction = Literal["epsilon", "v_prediction"]
+
+
+@dataclass(frozen=True)
+class EncoderArchitecture:
+    """A CLIP text encoder of a file. name: as in files of learned tokens ("clip_l"); prefix: where its keys
+    start; config: arguments for CLIPTextConfig; open_clip: whether its keys are open_clip's."""
+
+    name: str
+    prefix: str
+    config: Mapping[str, Any]
+    open_clip: bool = False
 
 
 _MOST = 32
@@ -26,8 +47,9 @@ class Architecture:
     """Keyword arguments for UNet2DConditionModel, the autoencoder and CLIPTextConfig, and facts around them.
 
     family: the model-spec name ("stable-diffusion-v1"); vae_kind: "kl" for AutoencoderKL, "tiny" for
-    AutoencoderTiny; factor: pixels per latent cell, per side; text_prefix: where the text encoder's keys
-    start in the file; native_size: side in pixels.
+    AutoencoderTiny; factor: pixels per latent cell, per side; encoders: in the order in which their hidden
+    states lie side by side; native_size: side in pixels; latent_scale: what raw latents are multiplied by;
+    zero_terminal: whether nothing of the picture is left at the last timestep.
     """
 
     family: str
@@ -35,10 +57,11 @@ class Architecture:
     vae_kind: Literal["kl", "tiny"]
     vae: Mapping[str, Any]
     factor: int
-    text: Mapping[str, Any]
-    text_prefix: str
-    prediction: Literal["epsilon", "v_prediction"]
+    encoders: tuple[EncoderArchitecture, ...]
+    prediction: Prediction
     native_size: int
+    latent_scale: float = LATENT_SCALE
+    zero_terminal: bool = False
 
     @property
     def multiple(self) -> int:
@@ -54,6 +77,50 @@ def positive(metadata: Mapping[str, str], key: str, default: int) -> int:
     return int(value)
 
 
+def said_prediction(metadata: Mapping[str, str], default: Prediction) -> Prediction:
+    """What a file says that it predicts, as `ice.prediction` or in its model spec; else the default.
+
+    Raises IceError for anything but noise and velocity.
+    """
+    key = "ice.prediction" if "ice.prediction" in metadata else "modelspec.prediction_type"
+    match value := metadata.get(key, default):
+        case "epsilon":
+            return "epsilon"
+        case "v_prediction" | "v":
+            return "v_prediction"
+    raise IceError(f"the metadata says {key}={value!r}; it must be epsilon or v_prediction")
+
+
+def check_parts(shapes: Shapes, text_prefixes: Mapping[str, str]) -> None:
+    """Raise IceError where a file lacks U-Net, VAE or a text encoder; text_prefixes: by name for people."""
+    parts = {"U-Net": UNET_PREFIX, "VAE": VAE_PREFIX, **text_prefixes}
+    absent = [part for part, prefix in parts.items() if not any(k.startswith(prefix) for k in shapes)]
+    if absent:
+        raise IceError(f"this file has no {' and no '.join(absent)}; {SUPPORTED}")
+
+
+def check_task(
+    unet: Mapping[str, Any], vae: Mapping[str, Any], encoders: tuple[EncoderArchitecture, ...]
+) -> None:
+    """Raise IceError for parts of different models, and for a U-Net that takes more than a picture."""
+    width = sum(encoder.config["hidden_size"] for encoder in encoders)
+    if unet["cross_attention_dim"] != width:
+        raise IceError(
+            f"this file is a mixed checkpoint: the U-Net takes text {unet['cross_attention_dim']} wide, the "
+            f"text encoder gives {width}; {SUPPORTED}"
+        )
+    if vae["latent_channels"] != unet["in_channels"]:
+        task = _TASKS.get(unet["in_channels"], f"a {unet['in_channels']}-channel")
+        raise IceError(f"this file is {task} model; {SUPPORTED}")
+
+
+def lacking(error: KeyError) -> IceError:
+    """What to raise where a weight that tells a size is missing."""
+    return IceError(
+        f"this file lacks the weight {error.args[0]}, so it is cut short or of another kind; {SUPPORTED}"
+    )
+
+
 def _count(shapes: Shapes, pattern: str) -> int:
     """How many numbers the group of `pattern` takes in keys that begin with it."""
     found = re.compile(pattern)
@@ -65,8 +132,9 @@ def _count(shapes: Shapes, pattern: str) -> int:
     return count
 
 
-def unet_config(shapes: Shapes, heads: int) -> dict[str, Any]:
-    """Arguments for UNet2DConditionModel; head counts do not show in shapes.
+def unet_config(shapes: Shapes, heads: int | None = None) -> dict[str, Any]:
+    """Arguments for UNet2DConditionModel; head counts do not show in shapes: `heads` at every width, by
+    default one per 64 channels.
 
     Raises IceError for a U-Net of another build, KeyError where a weight that tells a size is missing; so
     do the functions below.
@@ -89,11 +157,11 @@ def unet_config(shapes: Shapes, heads: int) -> dict[str, Any]:
         raise IceError(
             f"this file's U-Net has {layers} residual blocks per level, not one number; {SUPPORTED}"
         )
-    if odd := [c for c, d in zip(channels, depths, strict=True) if d and c % heads]:
-        raise IceError(
-            f"this file's U-Net is {odd[0]} channels wide, which {heads} attention heads do not divide; "
-            f"the metadata must give the number of heads as ice.unet_heads"
-        )
+    divisor = heads or _HEAD_WIDTH
+    if odd := [c for c, d in zip(channels, depths, strict=True) if d and c % divisor]:
+        what = f"{heads} attention heads" if heads else f"attention heads of {divisor} channels"
+        remedy = "the metadata must give the number of heads as ice.unet_heads" if heads else SUPPORTED
+        raise IceError(f"this file's U-Net is {odd[0]} channels wide, which {what} do not divide; {remedy}")
     if (transformers := layers[0] * sum(depths)) > _MOST_TRANSFORMERS:
         raise IceError(
             f"this file's U-Net names {transformers} transformers, more than any model has; {SUPPORTED}"
@@ -113,11 +181,19 @@ def unet_config(shapes: Shapes, heads: int) -> dict[str, Any]:
         "cross_attention_dim": shapes[f"{first}.transformer_blocks.0.attn2.to_k.weight"][1],
         "use_linear_projection": len(shapes[f"{first}.proj_in.weight"]) == 2,
         # diffusers' name for the number of heads in models of this generation.
-        "attention_head_dim": heads,
+        "attention_head_dim": heads or tuple(max(c // divisor, 1) for c in channels),
     }
 
 
-def vae_config(shapes: Shapes) -> dict[str, Any]:
+def autoencoder(shapes: Shapes, scale: float) -> tuple[Literal["kl", "tiny"], dict[str, Any], int]:
+    """Kind of the autoencoder, its arguments, and pixels per latent cell; scale: of raw latents."""
+    if VAE_PREFIX + "taesd_decoder.1.weight" in shapes:
+        return "tiny", tiny_vae_config(shapes), 8
+    config = vae_config(shapes, scale)
+    return "kl", config, 2 ** (len(config["block_out_channels"]) - 1)
+
+
+def vae_config(shapes: Shapes, scale: float) -> dict[str, Any]:
     """Arguments for AutoencoderKL."""
     down = VAE_PREFIX + "encoder.down."
     levels = _count(shapes, re.escape(down) + r"(\d+)\.block\.")
@@ -129,7 +205,7 @@ def vae_config(shapes: Shapes) -> dict[str, Any]:
         "block_out_channels": tuple(shapes[f"{down}{i}.block.0.conv2.weight"][0] for i in range(levels)),
         "layers_per_block": _count(shapes, re.escape(down) + r"0\.block\.(\d+)\."),
         "latent_channels": shapes[VAE_PREFIX + "decoder.conv_in.weight"][1],
-        "scaling_factor": LATENT_SCALE,
+        "scaling_factor": scale,
     }
 
 
@@ -145,19 +221,40 @@ def clip_text_config(shapes: Shapes, prefix: str, metadata: Mapping[str, str]) -
     otherwise.
     """
     vocabulary, width = shapes[prefix + "embeddings.token_embedding.weight"]
-    if vocabulary < VOCABULARY:
-        raise IceError(f"this file's text encoder knows {vocabulary} tokens, not {VOCABULARY}; {SUPPORTED}")
-    heads = positive(metadata, "ice.text_heads", max(width // 64, 1))
+    heads = positive(metadata, "ice.text_heads", max(width // _HEAD_WIDTH, 1))
     if width % heads:
         raise IceError(f"the metadata says ice.text_heads={heads}, which does not divide the width {width}")
     return {
-        "vocab_size": vocabulary,
-        "hidden_size": width,
+        **_text_sizes(vocabulary, width, shapes[prefix + "embeddings.position_embedding.weight"][0]),
         "intermediate_size": shapes[prefix + "encoder.layers.0.mlp.fc1.weight"][0],
         "num_hidden_layers": _count(shapes, re.escape(prefix) + r"encoder\.layers\.(\d+)\."),
         "num_attention_heads": heads,
-        "max_position_embeddings": shapes[prefix + "embeddings.position_embedding.weight"][0],
         "hidden_act": "quick_gelu",
+    }
+
+
+def open_clip_text_config(shapes: Shapes, prefix: str) -> dict[str, Any]:
+    """Arguments for CLIPTextConfig of an encoder under open_clip's names, with heads of 64 channels.
+
+    Those that text-to-image models have are of LAION, who trained with the exact GELU.
+    """
+    vocabulary, width = shapes[prefix + "token_embedding.weight"]
+    return {
+        **_text_sizes(vocabulary, width, shapes[prefix + "positional_embedding"][0]),
+        "intermediate_size": shapes[prefix + "transformer.resblocks.0.mlp.c_fc.weight"][0],
+        "num_hidden_layers": _count(shapes, re.escape(prefix) + r"transformer\.resblocks\.(\d+)\."),
+        "num_attention_heads": max(width // _HEAD_WIDTH, 1),
+        "hidden_act": "gelu",
+    }
+
+
+def _text_sizes(vocabulary: int, width: int, positions: int) -> dict[str, Any]:
+    if vocabulary < VOCABULARY:
+        raise IceError(f"this file's text encoder knows {vocabulary} tokens, not {VOCABULARY}; {SUPPORTED}")
+    return {
+        "vocab_size": vocabulary,
+        "hidden_size": width,
+        "max_position_embeddings": positions,
         "bos_token_id": 49406,
         "eos_token_id": 49407,
     }

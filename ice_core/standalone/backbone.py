@@ -16,6 +16,7 @@ from ice_core.model.backbone import Prompt, TextFeatures
 from ice_core.model.lora import Lora, LoraTarget, applied
 from ice_core.standalone.architecture import Architecture
 from ice_core.standalone.attention import adaptable_layers, make_recordable
+from ice_core.standalone.schedule import signal_variances
 
 if TYPE_CHECKING:
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
@@ -64,8 +65,7 @@ class StandaloneBackbone:
         make_recordable(unet)
         self._adaptable = adaptable_layers(unet)
         self._lora: Lora | None = None
-        betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
-        self._alphas_cumprod = (1 - betas).cumprod(0).float()
+        self._alphas_cumprod = signal_variances(details.zero_terminal)
 
     @property
     def fingerprint(self) -> str:
@@ -176,7 +176,8 @@ class StandaloneBackbone:
     ) -> Tensor:
         noisy = noisy.to(self.device, self.dtype)
         text = text.repeat(len(noisy)) if len(text.context) == 1 else text
-        extra = {name: value.to(self.device, self.dtype) for name, value in text.extra.items()}
+        extra = self._sizes(noisy)
+        extra |= {name: value.to(self.device, self.dtype) for name, value in text.extra.items()}
         if lora is not None:
             lora.check(self.lora_targets, self.name)
             lora = lora.to(self.device)
@@ -189,3 +190,12 @@ class StandaloneBackbone:
                 added_cond_kwargs=extra or None,
                 cross_attention_kwargs=None if recorder is None else {"recorder": recorder},
             ).sample
+
+    def _sizes(self, noisy: Tensor) -> dict[str, Tensor]:
+        """What a U-Net that asks for sizes is told, [B, 6]: height and width of the picture, cut at 0 and 0,
+        and once more as those that are wanted. Hosts say the same of what they draw."""
+        if self.unet.config["addition_embed_type"] != "text_time":
+            return {}
+        height, width = (side * self.factor for side in noisy.shape[-2:])
+        sizes = torch.tensor([height, width, 0, 0, height, width], device=self.device, dtype=torch.float32)
+        return {"time_ids": sizes.expand(len(noisy), -1)}

@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 
 from ice_core.errors import IceError
-from ice_core.standalone import stable_diffusion_1
+from ice_core.standalone import stable_diffusion_1, stable_diffusion_2, stable_diffusion_xl
 from ice_core.standalone.backbone import StandaloneBackbone
 from ice_core.standalone.kinds import SUPPORTED, Shapes, foreign
 from ice_core.standalone.weight_file import WeightFile, open_weights
@@ -24,8 +24,8 @@ class Family(Protocol):
         """The model of a recognised file. Raises IceError where it is not quite what its names promise."""
 
 
-FAMILIES: tuple[Family, ...] = (stable_diffusion_1,)
-"""In the order in which they are asked."""
+FAMILIES: tuple[Family, ...] = (stable_diffusion_xl, stable_diffusion_2, stable_diffusion_1)
+"""In the order in which they are asked: the first one takes what has its marks, the last one the rest."""
 
 
 def load_checkpoint(

@@ -25,10 +25,24 @@ class _Layout(NamedTuple):
 
 
 class ClipText:
-    """name: as in files of learned tokens ("clip_l"); module: taken over, set to eval and frozen."""
+    """name: as in files of learned tokens ("clip_l"); module: taken over, set to eval and frozen.
 
-    def __init__(self, name: str, module: CLIPTextModel) -> None:
-        self.name, self.module = name, module
+    layers_early: of how many last layers the context leaves out; normalized: whether the final norm is
+    applied to it; padding: id that fills a prompt up; projection: [P, D] of the pooled features, which are
+    the last layer's all the same.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        module: CLIPTextModel,
+        layers_early: int = 0,
+        normalized: bool = True,
+        padding: int = END,
+        projection: Tensor | None = None,
+    ) -> None:
+        self.name, self.module, self.projection = name, module, projection
+        self._layers_early, self._normalized, self._padding = layers_early, normalized, padding
         module.eval().requires_grad_(False)
 
     @property
@@ -71,16 +85,19 @@ class ClipText:
         starts = [sum(map(len, spans[:i])) for i in range(len(spans))]
         embedded = self._embed(prompts, layouts, spans)
         if padded == len(prompts):
-            hidden = self._transform(embedded.view(padded, length, -1), [range(length)])
+            hidden, last = self._transform(embedded.view(padded, length, -1), [range(length)])
         else:
-            hidden = self._transform(embedded[None], spans)
-        hidden = hidden.flatten(0, 1)
-        context = hidden[: length * padded].view(padded, length, hidden.shape[-1])
+            hidden, last = self._transform(embedded[None], spans)
+        context = hidden.flatten(0, 1)[: length * padded].view(padded, length, hidden.shape[-1])
+        if self._normalized:
+            context = self._inner.final_layer_norm(context)
         ends = [
             start + len(layout.ids) - 1 - span.start
             for start, layout, span in zip(starts, layouts, spans, strict=True)
         ]
-        pooled = hidden[torch.tensor(ends, device=hidden.device)]
+        pooled = self._inner.final_layer_norm(last.flatten(0, 1)[torch.tensor(ends, device=last.device)])
+        if self.projection is not None:
+            pooled = F.linear(pooled, self.projection)
         return TextFeatures(context, pooled, tuple(layout.columns for layout in layouts))
 
     def _embed(self, prompts: Sequence[Prompt], layouts: Sequence[_Layout], spans: Sequence[range]) -> Tensor:
@@ -94,15 +111,16 @@ class ClipText:
                 if isinstance(part, Token):
                     places += [len(ids) + column - span.start for column in columns]
                     rows.append(part.rows[self.name].to(table.device, table.dtype))
-            ids += (layout.ids + [END] * (span.stop - len(layout.ids)))[span.start :]
+            ids += (layout.ids + [self._padding] * (span.stop - len(layout.ids)))[span.start :]
         embedded = F.embedding(torch.tensor(ids, device=table.device), table)
         if rows:
             at = torch.tensor(places, device=table.device)
             embedded = embedded.index_put((at,), torch.cat(rows))
         return embedded + torch.cat([positions[span.start : span.stop] for span in spans])
 
-    def _transform(self, embedded: Tensor, spans: Sequence[range]) -> Tensor:
-        """Hidden states [B, N, D] of sequences that each hold these positions of prompts.
+    def _transform(self, embedded: Tensor, spans: Sequence[range]) -> tuple[Tensor, Tensor]:
+        """Hidden states [B, N, D] for the context, and those of the last layer, both before the final norm,
+        of sequences that each hold these positions of prompts.
 
         A prompt without its first position sees the sequence's instead.
         """
@@ -113,9 +131,17 @@ class ClipText:
         own = order >= torch.tensor(starts, device=device)[:, None]
         seen = (own & (order <= order[:, None])) | (headless[:, None] & (order == 0))
         mask = torch.where(seen, 0.0, -torch.inf).to(embedded.dtype)[None, None]
-        inner = self._inner
-        hidden = inner.encoder(inputs_embeds=embedded, attention_mask=mask).last_hidden_state
-        return cast(Tensor, inner.final_layer_norm(hidden))
+        encoder, kept = self._inner.encoder, []
+
+        def keep(module: nn.Module, args: Any, output: Any) -> None:
+            kept.append(output if isinstance(output, Tensor) else output[0])
+
+        hook = encoder.layers[-1 - self._layers_early].register_forward_hook(keep)
+        try:
+            last = encoder(inputs_embeds=embedded, attention_mask=mask).last_hidden_state
+        finally:
+            hook.remove()
+        return kept[0], last
 
     def state(self) -> dict[str, Tensor]:
         """The weights, keys relative to `text_model.` (see ldm.text_state_to_open_clip)."""

@@ -22,11 +22,15 @@ UNET_PREFIX = "model.diffusion_model."
 VAE_PREFIX = "first_stage_model."
 TEXT_PREFIX = "cond_stage_model.transformer.text_model."
 LATENT_SCALE = 0.18215
-"""What every host multiplies Stable Diffusion 1's raw latents by (Rombach et al. 2022, appendix G)."""
+"""What hosts multiply Stable Diffusion 1's and 2's raw latents by (Rombach et al. 2022, appendix G)."""
+XL_LATENT_SCALE = 0.13025
+"""The same of Stable Diffusion XL, whose autoencoder was trained anew (Podell et al. 2023, section 2.4)."""
 
 _UNET_ENDS = {
     "time_embedding.linear_1": "time_embed.0",
     "time_embedding.linear_2": "time_embed.2",
+    "add_embedding.linear_1": "label_emb.0.0",
+    "add_embedding.linear_2": "label_emb.0.2",
     "conv_in": "input_blocks.0.0",
     "conv_norm_out": "out.0",
     "conv_out": "out.2",
@@ -126,14 +130,19 @@ def tiny_vae_names(keys: Iterable[str]) -> dict[str, str]:
 
 
 def to_original_layout(
-    unet: UNet2DConditionModel, vae: AutoencoderKL | AutoencoderTiny, text_state: Mapping[str, Tensor]
+    unet: UNet2DConditionModel,
+    vae: AutoencoderKL | AutoencoderTiny,
+    text_state: Mapping[str, Tensor],
+    text_prefix: str = TEXT_PREFIX,
+    latent_scale: float = LATENT_SCALE,
 ) -> dict[str, Tensor]:
-    """Weights under the keys of a single-file Stable Diffusion 1 checkpoint.
+    """Weights under the keys of a single-file checkpoint, by default of Stable Diffusion 1.
 
-    text_state: CLIP text weights, keys relative to `text_model.`. Tensors are detached and contiguous.
-    The attention of an AutoencoderKL is written as the 1 x 1 convolutions [C, C, 1, 1] that it is in the
-    original; an AutoencoderTiny takes TAESD's layout, with the `vae_scale` and `vae_shift` by which a host
-    turns its outputs z into raw latents z / vae_scale + vae_shift.
+    text_state: text weights, keys relative to `text_prefix`; latent_scale: what raw latents are multiplied
+    by. Tensors are detached and contiguous. The attention of an AutoencoderKL is written as the 1 x 1
+    convolutions [C, C, 1, 1] that it is in the original; an AutoencoderTiny takes TAESD's layout, with the
+    `vae_scale` and `vae_shift` by which a host turns its outputs z into raw latents
+    z / vae_scale + vae_shift.
     """
     unet_state, vae_state = unet.state_dict(), vae.state_dict()
     unet_map = unet_names(unet_state, unet.config["layers_per_block"])
@@ -141,8 +150,8 @@ def to_original_layout(
     if "encoder.layers.0.weight" in vae_state:
         vae_map = tiny_vae_names(vae_state)
         state |= {VAE_PREFIX + vae_map[k]: v for k, v in vae_state.items()}
-        # A host's latents times LATENT_SCALE must be diffusers' (z - shift_factor) * scaling_factor.
-        scale = LATENT_SCALE / vae.config["scaling_factor"]
+        # A host's latents times its scale must be diffusers' (z - shift_factor) * scaling_factor.
+        scale = latent_scale / vae.config["scaling_factor"]
         state[VAE_PREFIX + "vae_scale"] = torch.tensor(scale)
         state[VAE_PREFIX + "vae_shift"] = torch.tensor(0.0 - vae.config["shift_factor"] / scale)
     else:
@@ -150,7 +159,7 @@ def to_original_layout(
         for key, value in vae_state.items():
             convolution = "mid_block.attentions" in key and value.ndim == 2
             state[VAE_PREFIX + vae_map[key]] = value[:, :, None, None] if convolution else value
-    state |= {TEXT_PREFIX + k: v for k, v in text_state.items()}
+    state |= {text_prefix + k: v for k, v in text_state.items()}
     return {k: v.detach().contiguous() for k, v in state.items()}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from ice_core.model.backbone import Prompt, TextFeatures
 from ice_core.model.lora import Lora, LoraTarget
 
 from .families import family_of_clip, family_of_model
+from .family import Prediction, Variant
 from .weights import fingerprint
 
 
@@ -41,6 +42,10 @@ class ComfyBackbone:
     def _inner(self) -> Any:
         return self._denoiser.patcher.model
 
+    @property
+    def _variant(self) -> Variant:
+        return self._family.variants[self.prediction]
+
     def _said(self, key: str, default: Any) -> Any:
         """What a model that this pack made says of itself, by the attributes of its class."""
         return vars(type(self._inner.model_config)).get(key, default)
@@ -57,7 +62,7 @@ class ComfyBackbone:
 
     @property
     def architecture(self) -> str:
-        return self._family.architecture
+        return self._variant.architecture
 
     @property
     def encoders(self) -> Mapping[str, int]:
@@ -77,10 +82,10 @@ class ComfyBackbone:
 
     @property
     def native_size(self) -> int:
-        return int(self._said("ice_native_size", self._family.native_size))
+        return int(self._said("ice_native_size", self._variant.native_size))
 
     @property
-    def prediction(self) -> Literal["epsilon", "v_prediction"]:
+    def prediction(self) -> Prediction:
         return self._denoiser.prediction
 
     @property

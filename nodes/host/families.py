@@ -6,11 +6,16 @@ from typing import Any
 
 from ice_core.errors import IceError
 
-from . import stable_diffusion_1
+from . import stable_diffusion_1, stable_diffusion_2, stable_diffusion_xl
 from .family import ONLY, Family
 
-FAMILIES: tuple[Family, ...] = (stable_diffusion_1.FAMILY,)
-"""In the order in which they are asked."""
+FAMILIES: tuple[Family, ...] = (
+    stable_diffusion_xl.FAMILY,
+    stable_diffusion_2.FAMILY,
+    stable_diffusion_1.FAMILY,
+)
+"""In the order in which they are asked: the first ones take models of the host's own classes, the last one
+any other U-Net that is told nothing but text."""
 
 
 def family_of_model(model: Any) -> Family:

@@ -13,7 +13,9 @@ from ice_core.model.attention import AttentionRecorder
 from ice_core.model.backbone import Prompt, TextFeatures
 from ice_core.model.lora import Lora, LoraTarget
 
-ONLY = "ICE works with Stable Diffusion 1.x models for now: load such a checkpoint"
+ONLY = "ICE works with Stable Diffusion 1.x, 2.x and XL models that make pictures of text: load one of those"
+
+Prediction = Literal["epsilon", "v_prediction"]
 
 
 class Denoiser(Protocol):
@@ -35,7 +37,7 @@ class Denoiser(Protocol):
     def channels(self) -> int: ...
 
     @property
-    def prediction(self) -> Literal["epsilon", "v_prediction"]: ...
+    def prediction(self) -> Prediction: ...
 
     @property
     def alphas_cumprod(self) -> Tensor: ...
@@ -76,7 +78,7 @@ class Text(Protocol):
         self, prompts: Sequence[Prompt], device: torch.device, contexts: int | None = None
     ) -> TextFeatures:
         """Features of the prompts, contexts of the first `contexts` of them (None: all) as Backbone has it;
-        `extra` is what the host's `apply_model` takes by those names."""
+        `extra` is what the family's denoiser is told beside it."""
 
     def conditioning(self, prompt: Prompt) -> Any:
         """The host's CONDITIONING of a prompt, as CLIP Text Encode makes it: weights such as (red:1.2) and
@@ -84,14 +86,21 @@ class Text(Protocol):
 
 
 @dataclass(frozen=True)
-class Family:
-    """architecture: the model-spec name; title: for people; native_size: side in pixels; tokens: keys of the
-    host's tokens by which a CLIP is known; recognises: whether a MODEL is of the family; denoiser and text:
-    made of a MODEL and a CLIP that are (IceError where they are of a kind that cannot be used)."""
+class Variant:
+    """architecture: the model-spec name; native_size: side in pixels."""
 
     architecture: str
-    title: str
     native_size: int
+
+
+@dataclass(frozen=True)
+class Family:
+    """variants: by what a model predicts; title: for people; tokens: keys of the host's tokens by which a
+    CLIP is known; recognises: whether a MODEL is of the family; denoiser and text: made of a MODEL and a CLIP
+    that are (IceError where they are of a kind that cannot be used)."""
+
+    variants: Mapping[Prediction, Variant]
+    title: str
     tokens: frozenset[str]
     recognises: Callable[[Any], bool]
     denoiser: Callable[[Any], Denoiser]

@@ -6,7 +6,7 @@ from typing import Any
 
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 
-from .family import Family
+from .family import Family, Variant
 from .text_encoders import ClipText
 from .unet import UNet
 
@@ -20,10 +20,11 @@ def _text(clip: Any) -> ClipText:
     return ClipText(clip, "l")
 
 
+_VARIANT = Variant("stable-diffusion-v1", 512)
+
 FAMILY = Family(
-    architecture="stable-diffusion-v1",
+    variants={"epsilon": _VARIANT, "v_prediction": _VARIANT},
     title="Stable Diffusion 1 model",
-    native_size=512,
     tokens=frozenset({"l"}),
     recognises=_recognises,
     denoiser=UNet,

@@ -1,7 +1,4 @@
-"""The host's CLIP for prompts that hold learned tokens.
-
-A tensor in place of a token's id is used as its embedding row: the host's tokenizer stays as it is.
-"""
+"""The host's CLIP, of one text encoder or several that are read together, for prompts with learned tokens."""
 
 from __future__ import annotations
 
@@ -12,24 +9,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ice_core.errors import IceError
-from ice_core.model.backbone import Prompt, TextFeatures, Token
+from ice_core.model.backbone import Prompt, TextFeatures, check_rows
 
+from .clip_encoder import ClipEncoder, Entry
 from .clip_layers import differentiable, end_to_end
 from .weights import load, make_differentiable
 
-_MARK = "\ue000"
-"""A private character: its pieces in a tokenized prompt mark the place of a learned token."""
-Entry = tuple[Any, float]
-"""A token of the host: its id or an embedding row [D], and its weight."""
-
 
 class ClipText:
-    """One CLIP text encoder of a host's CLIP. key: of its tokens, for example "l" for clip_l."""
+    """keys: of the tokens of each encoder, in the order in which their hidden states lie side by side.
 
-    def __init__(self, clip: Any, key: str) -> None:
-        self._clip, self._key = clip.clone(), key
-        self._pieces: dict[str, tuple[int, ...]] = {}
+    projected: whether the last one's pooled features are what its projection makes of its last layer, as
+    where it was trained beside an image encoder; else they are what the context holds at the end token.
+    told: whether the denoiser is told them too, as the host's `pooled_output`.
+    """
+
+    def __init__(self, clip: Any, *keys: str, projected: bool = False, told: bool = False) -> None:
+        self._clip = clip.clone()
+        self._encoders = tuple(ClipEncoder(self._clip, key) for key in keys)
+        self._projected, self._told = projected, told
         self._differentiable = False
 
     @property
@@ -37,123 +35,68 @@ class ClipText:
         return self._clip.patcher
 
     @property
-    def name(self) -> str:
-        """In files of learned tokens, and of the host's module."""
-        return f"clip_{self._key}"
-
-    @property
     def widths(self) -> Mapping[str, int]:
-        return {self.name: self._width}
-
-    @property
-    def _module(self) -> Any:
-        return getattr(self._clip.cond_stage_model, self.name)
-
-    @property
-    def _width(self) -> int:
-        return int(self._module.transformer.get_input_embeddings().weight.shape[1])
+        return {encoder.name: encoder.width for encoder in self._encoders}
 
     def word_rows(self, text: str) -> dict[str, Tensor]:
         load(self.patcher)
-        table = self._module.transformer.get_input_embeddings()
-        with torch.no_grad():
-            ids = torch.tensor(self._ids(text), device=table.weight.device)
-            return {self.name: table(ids, out_dtype=torch.float32).clone()}
+        return {encoder.name: encoder.word_rows(text) for encoder in self._encoders}
 
     def encode(
         self, prompts: Sequence[Prompt], device: torch.device, contexts: int | None = None
     ) -> TextFeatures:
-        """All prompts in one pass, each as a section of its own.
+        """All prompts in one pass of each encoder, each as a section of its own.
 
-        context: what the host makes of them [B, L, D], of the first `contexts` prompts (None: all);
-        pooled: the same at the end tokens [B, D]. Prompts whose context is not wanted go through the
-        layers without their padding.
+        context: what the host makes of them [B, L, D], of the first `contexts` prompts (None: all); pooled:
+        at the end tokens [B, P]. Prompts whose context is not wanted go through the layers without their
+        padding.
         """
-        laid_out = [self._lay_out(prompt) for prompt in prompts]
-        length, padded = self._room + 2, len(prompts[:contexts])
-        ends = [1 + len(entries) for entries, _ in laid_out]
+        check_rows(prompts, self.widths)
+        laid_out = [[encoder.lay_out(prompt) for prompt in prompts] for encoder in self._encoders]
+        padded = len(prompts[:contexts])
         self._differentiable = self._differentiable or make_differentiable(self.patcher)
-        transformer = self._module.transformer
-        with ExitStack() as stack:
-            stack.enter_context(differentiable(transformer))
-            if padded < len(prompts):
-                bare = enumerate(ends[padded:], padded)
-                spans = [range(length)] * padded + [range(min(i, 1), end + 1) for i, end in bare]
-                stack.enter_context(end_to_end(transformer.text_model.encoder, spans))
-            tokens = {self._key: [self._pad(entries) for entries, _ in laid_out]}
-            joined = self._clip.encode_from_tokens(tokens)
-        hidden = joined.reshape(len(prompts), length, -1).to(device)
-        pooled = hidden[torch.arange(len(ends), device=device), torch.tensor(ends, device=device)]
-        return TextFeatures(hidden[:padded], pooled, tuple(columns for _, columns in laid_out))
+        self._make_ready()
+        found = [
+            _hidden(encoder, [entries for entries, _ in of], padded)
+            for encoder, of in zip(self._encoders, laid_out, strict=True)
+        ]
+        context = torch.cat([hidden for hidden, _ in found], dim=-1).to(device)
+        if self._projected:
+            pooled = found[-1][1].to(device)
+        else:
+            ends = torch.tensor([1 + len(entries) for entries, _ in laid_out[-1]], device=device)
+            pooled = context[torch.arange(len(ends), device=device), ends]
+        columns = tuple(columns for _, columns in laid_out[-1])
+        extra = {"pooled_output": pooled} if self._told else {}
+        return TextFeatures(context[:padded], pooled, columns, extra)
 
     def conditioning(self, prompt: Prompt) -> Any:
-        return self._clip.encode_from_tokens_scheduled({self._key: self._sections(prompt)})
+        check_rows([prompt], self.widths)
+        sections = {encoder.key: encoder.sections(prompt) for encoder in self._encoders}
+        return self._clip.encode_from_tokens_scheduled(sections)
 
-    def _ids(self, text: str) -> tuple[int, ...]:
-        """Ids of a plain text, without start, end and padding; parentheses are no weights."""
-        if text not in self._pieces:
-            escaped = text.replace("(", "\\(").replace(")", "\\)")
-            self._pieces[text] = tuple(entry[0] for entry in self._content(escaped))
-        return self._pieces[text]
+    def _make_ready(self) -> None:
+        """What `encode_from_tokens` does before it asks the encoders, which it does for the pooled features
+        of one prompt only."""
+        module = self._clip.cond_stage_model
+        module.reset_clip_options()
+        if self._clip.layer_idx is not None:
+            module.set_clip_options({"layer": self._clip.layer_idx})
+        self._clip.load_model()
+        module.set_clip_options({"execution_device": self.patcher.load_device})
 
-    def _content(self, text: str) -> list[Entry]:
-        """What the host's tokenizer makes of a text, sections joined, without start, end and padding."""
-        sections = self._clip.tokenize(text, return_word_ids=True)[self._key]
-        return [(token, weight) for section in sections for token, weight, word in section if word]
 
-    @property
-    def _room(self) -> int:
-        return int(self._module.max_length) - 2
-
-    def _pad(self, entries: Sequence[Entry]) -> list[Entry]:
-        special = self._module.special_tokens
-        filling = [(special["pad"], 1.0)] * (self._room - len(entries))
-        return [(special["start"], 1.0), *entries, (special["end"], 1.0), *filling]
-
-    def _lay_out(self, prompt: Prompt) -> tuple[list[Entry], tuple[tuple[int, ...], ...]]:
-        """Entries of a prompt without start and end, and the positions of every part in the context."""
-        entries: list[Entry] = []
-        columns = []
-        for part in prompt.parts:
-            new = list(self._rows_of(part)) if isinstance(part, Token) else list(self._ids(part))
-            columns.append(tuple(range(len(entries) + 1, len(entries) + 1 + len(new))))
-            entries += [(value, 1.0) for value in new]
-        if len(entries) > self._room:
-            raise IceError(
-                f"the prompt {prompt.text[:60]!r} has {len(entries)} tokens, this model takes {self._room}: "
-                "shorten it"
-            )
-        return entries, tuple(columns)
-
-    def _rows_of(self, token: Token) -> Tensor:
-        shapes = {encoder: tuple(rows.shape) for encoder, rows in token.rows.items()}
-        shape = shapes.get(self.name, ())
-        if len(shape) != 2 or shape[1] != self._width:
-            raise IceError(
-                f"the token {token.name!r} has rows {shapes}, this model needs {self.name} of width "
-                f"{self._width}: the token was made for another base model"
-            )
-        rows = token.rows[self.name]
-        return rows.clone() if rows.is_inference() and not torch.is_inference_mode_enabled() else rows
-
-    def _sections(self, prompt: Prompt) -> list[list[Entry]]:
-        """A prompt with weights and any length as the host's token sections."""
-        mark = [entry[0] for entry in self._content(_MARK)]
-        marked = " ".join(part if isinstance(part, str) else _MARK for part in prompt.parts)
-        waiting = [part for part in prompt.parts if isinstance(part, Token)]
-        groups: list[list[Entry]] = []
-        found = self._content(marked)
-        at = 0
-        while at < len(found):
-            if [value for value, _ in found[at : at + len(mark)] if isinstance(value, int)] == mark:
-                groups.append([(row, found[at][1]) for row in self._rows_of(waiting.pop(0))])
-                at += len(mark)
-            else:
-                groups.append([found[at]])
-                at += 1
-        sections: list[list[Entry]] = [[]]
-        for group in groups:
-            if len(sections[-1]) + len(group) > self._room:
-                sections.append([])
-            sections[-1] += group
-        return [self._pad(section) for section in sections]
+def _hidden(encoder: ClipEncoder, prompts: Sequence[list[Entry]], padded: int) -> tuple[Tensor, Tensor]:
+    """What an encoder makes of prompts: hidden states [B, L, D], of all but the first `padded` only where
+    their entries are, and pooled features [B, P]."""
+    transformer = encoder.module.transformer
+    with ExitStack() as stack:
+        stack.enter_context(differentiable(transformer))
+        if padded < len(prompts):
+            bare = enumerate(prompts[padded:], padded)
+            spans = [range(encoder.length)] * padded
+            spans += [range(min(i, 1), len(entries) + 2) for i, entries in bare]
+            stack.enter_context(end_to_end(transformer.text_model.encoder, spans))
+        ids = [[value for value, _ in encoder.pad(entries)] for entries in prompts]
+        hidden, pooled = encoder.module.encode(ids)[:2]
+    return hidden, pooled

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 import comfy.model_base
 import comfy.utils
@@ -22,10 +22,10 @@ from ice_core.model.attention import AttentionRecorder, Kind
 from ice_core.model.backbone import TextFeatures
 from ice_core.model.lora import PROJECTIONS, Lora, LoraTarget, applied, kohya_name
 
-from .family import ONLY
+from .family import ONLY, Prediction
 from .weights import load, make_differentiable
 
-_PREDICTIONS: dict[Any, Literal["epsilon", "v_prediction"]] = {
+_PREDICTIONS: dict[Any, Prediction] = {
     comfy.model_base.ModelType.EPS: "epsilon",
     comfy.model_base.ModelType.V_PREDICTION: "v_prediction",
 }
@@ -70,7 +70,7 @@ class UNet:
         return int(self._inner.latent_format.latent_channels)
 
     @property
-    def prediction(self) -> Literal["epsilon", "v_prediction"]:
+    def prediction(self) -> Prediction:
         return _PREDICTIONS[self._inner.model_type]
 
     @cached_property
@@ -134,12 +134,16 @@ class UNet:
                 sigma,
                 c_crossattn=text.context.to(self.device),
                 transformer_options=options.copy(),
-                **{key: value.to(self.device) for key, value in text.extra.items()},
+                **self.told(noisy, text),
             )
         noise = (scaled - original) / wide
         if self.prediction == "epsilon":
             return noise
         return (noise - wide * original) / (1 + wide**2).sqrt()
+
+    def told(self, noisy: Tensor, text: TextFeatures) -> dict[str, Tensor]:
+        """What `apply_model` takes beside the context, by its names, for noisy latents [B, C, h, w]."""
+        return {}
 
     def _recording(self, options: Mapping[str, Any], recorder: AttentionRecorder) -> dict[str, Any]:
         """`options` with replacements that record and then attend as the model would."""

@@ -75,11 +75,11 @@ def tiny(like_sd1: bool) -> Tiny:
     metadata = {"ice.unet_heads": "4", "ice.text_heads": "2", "ice.native_size": "32"}
     for module in (unet, vae, text):
         module.eval().requires_grad_(False)
-        _unsettle(module)
+        unsettle(module)
     return Tiny(unet, vae, text, {} if like_sd1 else metadata)
 
 
-def _unsettle(module: nn.Module) -> None:
+def unsettle(module: nn.Module) -> None:
     """Move every weight off its initial value, so that two norms or biases are never alike."""
     for parameter in module.parameters():
         if parameter.ndim == 1:

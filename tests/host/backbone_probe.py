@@ -5,41 +5,22 @@ python backbone_probe.py HOST PACK QUESTIONS ANSWERS [--offloaded] [the host's o
 
 from __future__ import annotations
 
-import importlib.util
-import os
 import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parent))
+from inside_host import enter, pack_module
+
 host, pack, questions, answers, *options = sys.argv[1:]
-sys.path.insert(0, host)
-os.chdir(host)
 offloaded = "--offloaded" in options
-options = [option for option in options if option != "--offloaded"]
-sys.argv = [sys.argv[0], "--cpu", *options]
-
-import comfy.options  # noqa: E402
-
-comfy.options.enable_args_parsing()
+enter(host, pack, [option for option in options if option != "--offloaded"])
 
 import comfy.model_management  # noqa: E402
 import torch  # noqa: E402
-
-# As the host loads a custom node: under a name of its own.
-spec = importlib.util.spec_from_file_location(
-    "ice_pack", Path(pack) / "__init__.py", submodule_search_locations=[pack]
-)
-assert spec is not None
-assert spec.loader is not None
-module = importlib.util.module_from_spec(spec)
-sys.modules["ice_pack"] = module
-spec.loader.exec_module(module)
-
-from ice_pack.nodes.demo_model import load_demo_model  # type: ignore[import-not-found] # noqa: E402
-from ice_pack.nodes.host.backbone import ComfyBackbone  # type: ignore[import-not-found] # noqa: E402
-from ice_pack.nodes.host.weights import gradients  # type: ignore[import-not-found] # noqa: E402
-
-sys.path.insert(0, str(Path(pack) / "tests" / "host"))
 from backbone_questions import ask, with_and_without_padding  # noqa: E402
+
+ComfyBackbone = pack_module("nodes.host.backbone").ComfyBackbone
+gradients = pack_module("nodes.host.weights").gradients
 
 
 def weights(wires: tuple) -> dict[str, torch.Tensor]:
@@ -66,7 +47,7 @@ def offload(wires: tuple) -> int:
 
 
 with torch.inference_mode():  # as the executor calls a node
-    wires = load_demo_model()
+    wires = pack_module("nodes.demo_model").load_demo_model()
     before = weights(wires)
     layers = offload(wires) if offloaded else 0
     backbone = ComfyBackbone(*wires)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -16,20 +18,23 @@ from ice_core.training.trainer import train
 
 
 def ask(backbone: Backbone, questions: dict[str, Tensor]) -> dict[str, Tensor]:
-    """questions: picture [3, 128, 128], mask [128, 128] bool, noise [2, C, 16, 16]."""
+    """questions: picture [3, H, W], mask [H, W] bool, noise [2, C, h, w]; steps: how many the paper's method
+    makes, by default 6, and the usual one 8, with an off-axis anchor."""
+    steps = questions.get("steps")
     answers: dict[str, Tensor] = {"alphas": backbone.alphas_cumprod}
     answers["numbers"] = torch.tensor(
         [backbone.factor, backbone.channels, backbone.multiple, backbone.native_size]
     )
     answers["latent"] = backbone.encode_image(questions["picture"][None])
     answers["picture"] = backbone.decode_latent(answers["latent"])
-    answers["rows"] = backbone.word_rows("turquoise ball")["clip_l"]
+    answers |= by_encoder("rows", backbone.word_rows("turquoise ball"))
 
     rows = {k: v.detach().clone().requires_grad_() for k, v in mean_row(backbone.word_rows("ball")).items()}
     token = Token("ball.object", rows)
     prompts = [Prompt(("a photo of a", token, "on sand")), Prompt(("a red (metal) cube",))]
     text = backbone.encode_prompts(prompts)
     answers["context"], answers["pooled"] = text.context, text.pooled
+    answers["architecture"] = torch.tensor(list(backbone.architecture.encode()))
     answers["columns"] = torch.tensor([c for spans in text.columns for span in spans for c in span])
 
     times = torch.tensor([20, 700])
@@ -40,7 +45,7 @@ def ask(backbone: Backbone, questions: dict[str, Tensor]) -> dict[str, Tensor]:
     answers["predicted"] = predicted
     answers["unrecorded"] = backbone.predict(questions["noise"], times, text)
     predicted.pow(2).mean().backward()
-    answers["gradient"] = rows["clip_l"].grad
+    answers |= by_encoder("gradient", {name: row.grad for name, row in rows.items()})
 
     answers |= with_and_without_padding(backbone)
 
@@ -54,21 +59,34 @@ def ask(backbone: Backbone, questions: dict[str, Tensor]) -> dict[str, Tensor]:
     background = torch.zeros_like(questions["mask"])
     found = (Concept("ball", "ball", questions["mask"], 1.0),)
     concepts = ConceptSet(questions["picture"], found, background)
-    for event in train(backbone, concepts, TrainingConfig(steps=6, alignment_iterations=20, method="paper")):
+    config = TrainingConfig(steps=6 if steps is None else int(steps), alignment_iterations=20, method="paper")
+    for event in train(backbone, concepts, config):
         if isinstance(event, Finished):
             for name, learned in event.learned.tokens.items():
-                answers[f"learned/{name}"] = learned.rows["clip_l"]
-    answers |= _anchored(backbone, concepts)
+                answers |= by_encoder(f"learned/{name}", learned.rows)
+    usual = (
+        (8, AnchoredConfig(batch=4, off_axis=1.0)) if steps is None else (int(steps), AnchoredConfig(batch=2))
+    )
+    answers |= _anchored(backbone, concepts, *usual)
     return {name: value.detach().float().cpu() for name, value in answers.items()}
 
 
-def _anchored(backbone: Backbone, concepts: ConceptSet) -> dict[str, Tensor]:
+def by_encoder(name: str, rows: Mapping[str, Tensor | None]) -> dict[str, Tensor]:
+    """Rows as answers: `<name>/<encoder>`."""
+    return {f"{name}/{encoder}": value for encoder, value in rows.items() if value is not None}
+
+
+def _anchored(
+    backbone: Backbone, concepts: ConceptSet, steps: int, settings: AnchoredConfig
+) -> dict[str, Tensor]:
     """What the usual method learns from the same readings, and a picture drawn with it."""
     readings = {"ball": {"color": said("color", "red"), "material": said("material", "metal")}}
-    config = TrainingConfig(("color", "material"), 8, anchored=AnchoredConfig(batch=4, off_axis=1.0))
+    config = TrainingConfig(("color", "material"), steps, anchored=settings)
     *_, last = train(backbone, concepts, config, readings)
     assert isinstance(last, Finished)
-    answers = {f"learned by words/{n}": t.rows["clip_l"] for n, t in last.learned.tokens.items()}
+    answers: dict[str, Tensor] = {}
+    for name, token in last.learned.tokens.items():
+        answers |= by_encoder(f"learned by words/{name}", token.rows)
     tokens = last.learned.concepts[0].intrinsics
     prompt = Prompt(("a photo of a", tokens["color"], tokens["material"], "cube"))
     drawing = SamplingConfig(4)
@@ -80,9 +98,12 @@ def with_and_without_padding(backbone: Backbone) -> dict[str, Tensor]:
     (`padding/<n>`): pooled features, their gradient by a token of two rows, the first context."""
     answers = {}
     for contexts in (None, 2, 1, 0):
-        start = torch.cat([backbone.word_rows(word)["clip_l"][:1] for word in ("ball", "red")])
-        rows = start.detach().clone().requires_grad_()
-        token = Token("ball.object", {"clip_l": rows})
+        starts = [backbone.word_rows(word) for word in ("ball", "red")]
+        rows = {
+            name: torch.cat([start[name][:1] for start in starts]).detach().clone().requires_grad_()
+            for name in backbone.encoders
+        }
+        token = Token("ball.object", rows)
         prompts = [
             Prompt(("a photo of a", token, "on sand")),
             Prompt((token,)),
@@ -94,7 +115,8 @@ def with_and_without_padding(backbone: Backbone) -> dict[str, Tensor]:
         weights = torch.randn(text.pooled.shape, generator=torch.Generator().manual_seed(0))
         (text.pooled * weights.to(text.pooled.device)).sum().backward()
         key = f"padding/{'all' if contexts is None else contexts}"
-        answers |= {f"{key}/pooled": text.pooled, f"{key}/gradient": rows.grad}
+        gradients = [torch.zeros(2, 0) if row.grad is None else row.grad for row in rows.values()]
+        answers |= {f"{key}/pooled": text.pooled, f"{key}/gradient": torch.cat(gradients, -1)}
         if contexts != 0:
             answers[f"{key}/context"] = text.context[0]
         answers[f"{key}/contexts"] = torch.tensor(len(text.context))

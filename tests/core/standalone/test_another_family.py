@@ -55,8 +55,7 @@ def two_encoder_model() -> StandaloneBackbone:
         vae_kind="tiny",
         vae={"latent_channels": 4},
         factor=8,
-        text={},
-        text_prefix="",
+        encoders=(),
         prediction="epsilon",
         native_size=64,
     )

@@ -241,9 +241,13 @@ def test_a_pickle_with_code_in_it_is_refused(tmp_path: Path) -> None:
 
 
 FOREIGN = {
-    "Stable Diffusion XL": ["conditioner.embedders.0.transformer.x", "model.diffusion_model.x"],
+    "no VAE and no CLIP-G": ["conditioner.embedders.0.transformer.text_model.x", "model.diffusion_model.x"],
+    "Z-Image": ["model.diffusion_model.noise_refiner.0.attention.qkv.weight"],
+    "Qwen-Image": ["transformer_blocks.0.img_mlp.net.0.proj.weight"],
+    "Stable Diffusion 3": ["model.diffusion_model.joint_blocks.0.context_block.attn.qkv.weight"],
     "a Flux model": ["model.diffusion_model.double_blocks.0.img_attn.qkv.weight"],
-    "Stable Diffusion 2": ["cond_stage_model.model.ln_final.weight", "model.diffusion_model.out.2.weight"],
+    "has no VAE": ["cond_stage_model.model.ln_final.weight", "model.diffusion_model.out.2.weight"],
+    "video": ["model.diffusion_model.input_blocks.1.1.time_stack.0.norm1.weight"],
     "a LoRA": ["lora_unet_down_blocks_0_attentions_0_proj_in.lora_down.weight"],
     "textual-inversion": ["emb_params"],
     "diffusers' layout": ["down_blocks.0.resnets.0.conv1.weight"],
