@@ -74,8 +74,8 @@ def open_weights(path: Path) -> WeightFile:
         tensors, metadata = _read_pickle(path), {}
     else:
         raise IceError(f"{path.name} is no checkpoint by its name; give a .safetensors file")
-    # What takes no place in the file could be named without end.
-    tensors = {name: value for name, value in tensors.items() if value.numel()}
+    # Layers that take no place in the file could be named without end; a mark, such as "v_pred", is no layer.
+    tensors = {name: value for name, value in tensors.items() if value.numel() or "." not in name}
     stat = path.stat()
     fingerprint = partial(_sha256, path.resolve(), stat.st_mtime_ns, stat.st_size)
     return WeightFile(path, tensors, metadata, fingerprint)
