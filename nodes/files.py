@@ -107,21 +107,23 @@ class SaveConcepts(io.ComfyNode):
 
 
 class LoadConcepts(io.ComfyNode):
-    """Learned concepts from their files."""
+    """Learned concepts from their files, or from a concept set."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
         return schema(
             node_id="ICELoadConcepts",
             display_name="ICE Load Concepts",
-            description="Loads concepts that ICE Save Concepts, or a cancelled training, left on disk.",
+            description="Loads concepts that ICE Save Concepts, a cancelled training or `ice extract` left "
+            "on disk.",
             search_aliases=["load embedding", "textual inversion", "import concepts"],
             inputs=[
                 io.Combo.Input(
                     "folder",
                     options=sorted(places.saved()),
-                    tooltip="Folders with saved concepts below the embeddings folders and output/ice. Press "
-                    "R to list them again.",
+                    tooltip="Folders with saved concepts, and concept sets (files whose names end with "
+                    "concepts.safetensors), below the embeddings folders and output/ice. Press R to list "
+                    "them again.",
                 )
             ],
             outputs=[
@@ -135,11 +137,11 @@ class LoadConcepts(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, folder: str | None) -> str:
-        """Changes when a file of the folder does."""
+        """Changes when a file of the folder does, or the concept set."""
         path = places.saved().get(folder or "")
         if path is None:
             return ""
-        files = sorted(path.glob("*.safetensors"))
+        files = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
         return repr([(file.name, file.stat().st_mtime_ns, file.stat().st_size) for file in files])
 
     @classmethod

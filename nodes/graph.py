@@ -126,7 +126,7 @@ def _keys(graph: Graph, link: Any) -> list[Name]:
         return [Name(key, re.escape(key)) for key in keys]
     if mode == ONE_PASS and words:
         return [_counted(stem) for stem in dict.fromkeys(unique_key(word, {}) for word in words)]
-    known = _vocabulary(graph, segmentor.get("words")) if mode == EVERY else None
+    known = _vocabulary(graph, segmentor.get("words")) if mode in (EVERY, MASKS) else None
     if known is not None and len(known) <= _LISTED:
         return [_counted(stem) for stem in sorted(known)]
     # "b.ball" is an input that is not connected, not an object of that name.

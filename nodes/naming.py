@@ -26,7 +26,7 @@ def vocabulary_of(source: str, text: str) -> Vocabulary:
 def stems(source: str, text: str) -> frozenset[str]:
     """What objects may be called before they are counted: "ball" of "ball-2". Raises as `vocabulary_of`."""
     from ice_core.concepts import unique_key
-    from ice_core.localization.loop import NAMELESS
+    from ice_core.localization.naming import NAMELESS
 
     vocabulary = vocabulary_of(source, text)
     names = [word for word, is_name in zip(vocabulary.words, vocabulary.nameable, strict=True) if is_name]

@@ -56,7 +56,7 @@ class ConceptRetriever(io.ComfyNode):
                     default="",
                     multiline=True,
                     tooltip="Words to choose from, with commas between or one per line. Left blank, the "
-                    "built-in vocabulary of about 13 000 words (of the demo's world for the bundled CLIP).",
+                    "built-in names of what photographs show (of the demo's world for the bundled CLIP).",
                     extra_dict=ADVANCED,
                 ),
                 io.Int.Input(
@@ -102,7 +102,8 @@ class ConceptRetriever(io.ComfyNode):
 
         picture = picture_of(image)
         words = vocabulary_of(source, vocabulary)
-        retriever = Retriever(_towers(source, open_clip_model, clip_vision, clip), words)
+        towers = _towers(source, open_clip_model, clip_vision, clip)
+        retriever = Retriever(towers, words, image_mean=None if source == BUNDLED else "photographs")
         progress = Progress(len(words.words))
         for done in retriever.prepare():
             progress(done)

@@ -45,15 +45,15 @@ class AttentionSegmentor(io.ComfyNode):
                     options=[EVERY, ONE_PASS, MASKS],
                     default=EVERY,
                     tooltip=f"'{EVERY}': all that is no background, taken apart and named by `words`. "
-                    f"'{ONE_PASS}': look for each of the words once. '{MASKS}': take `masks` as they are, "
-                    "one word each.",
+                    f"'{ONE_PASS}': look for each of the words once. '{MASKS}': take `masks`, with one of "
+                    "the `labels` each, or named by `words`.",
                 ),
                 io.String.Input(
                     "labels",
                     default="",
                     multiline=True,
                     tooltip="Names of the objects, with commas between or one per line, for the modes with "
-                    "given words or masks. Left blank, the words that come in at `words`.",
+                    "given words or masks. Left blank, `words` has them: all it found, or one for each mask.",
                 ),
                 io.Int.Input(
                     "max_rounds",
@@ -97,7 +97,14 @@ class AttentionSegmentor(io.ComfyNode):
                 io.Mask.Input(
                     "masks",
                     optional=True,
-                    tooltip=f"For '{MASKS}': one mask per word as a batch, of any size, from any node.",
+                    tooltip=f"For '{MASKS}': a batch, one mask per object, of any size, from any node.",
+                ),
+                io.Boolean.Input(
+                    "refine_masks",
+                    default=False,
+                    optional=True,
+                    tooltip=f"For '{MASKS}': they are rough (a box, a brush's strokes, another model's), "
+                    "draw them anew along the picture's contours.",
                 ),
             ],
             outputs=[
@@ -146,6 +153,7 @@ class AttentionSegmentor(io.ComfyNode):
         seed: int,
         words: FoundWords | None = None,
         masks: Tensor | None = None,
+        refine_masks: bool = False,
     ) -> io.NodeOutput:
         from ice_core.figures.pictures import overlay
         from ice_core.figures.rounds import rounds_figure
@@ -170,7 +178,9 @@ class AttentionSegmentor(io.ComfyNode):
         elif masks is None:
             raise IceError(_connect_masks())
         else:
-            result = concepts_from_masks(small, _labels(labels, words), masks_in(masks))
+            named = words_in(labels) or None
+            retriever = words.retriever if words else None
+            result = concepts_from_masks(small, named, masks_in(masks), retriever, refine_masks)
         if not result.concepts:
             what = "" if mode == EVERY else f"of {', '.join(_labels(labels, words))} "
             raise IceError(

@@ -23,7 +23,7 @@ from world.data import RenderedSet, judge_set, training_set
 from world.judging import WEIGHTS as JUDGE_FILE
 from world.shipped import Shipped, shipped
 
-from ice_core.localization.retrieval.dictionary import default_cache_folder
+from ice_core.localization.retrieval.cache import default_cache_folder
 from ice_core.standalone.ldm import text_state_from_open_clip, to_original_layout
 from ice_core.world.architecture import METADATA
 from ice_core.world.bundled import CLIP_FILE, MODEL_FILE, WEIGHTS

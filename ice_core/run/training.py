@@ -62,6 +62,7 @@ class Training:
     """
 
     def __init__(self, job: Job, folder: RunFolder, resume: bool = True) -> None:
+        folder.check_own()
         self.job, self.folder = job, folder
         self.state, self.refined, before = folder.load_progress() if resume else (None, None, History())
         self.losses: list[Mapping[str, float]] = list(before.losses)
@@ -95,6 +96,7 @@ class Training:
         """The tokens of every object."""
         job, config = self.job, self.job.settings.training
         if self.state is not None and self.state.finished:
+            self.state.check(job.backbone, job.concepts, config)
             return learned_so_far(self.state)
         every = math.gcd(config.snapshot_every, job.preview_every)
         yield Progress(LEARNING, self.state.step if self.state else 0, config.steps)
@@ -121,6 +123,7 @@ class Training:
         """The LoRA with which the tokens draw their objects."""
         job, config, before = self.job, self.job.settings.refinement, self.job.settings.training.steps
         if self.refined is not None and self.refined.step == config.steps:
+            self.refined.check(job.backbone, job.concepts, learned, config)
             return self.refined.lora
         every = math.gcd(config.snapshot_every, job.preview_every)
         events = refine(

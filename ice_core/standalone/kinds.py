@@ -28,8 +28,8 @@ _FOREIGN = (
 
 def foreign(shapes: Shapes) -> str | None:
     """The name of a known other kind of file and what gives it away, None when there is none."""
-    context = shapes.get(UNET_PREFIX + "middle_block.1.transformer_blocks.0.attn2.to_k.weight", (0, 0))[1]
-    if context == 1024:
+    context = shapes.get(UNET_PREFIX + "middle_block.1.transformer_blocks.0.attn2.to_k.weight", ())
+    if tuple(context[1:]) == (1024,):
         return "a Stable Diffusion 2.x checkpoint (text context 1024 wide)"
     for pattern, what in _FOREIGN:
         for key in shapes:

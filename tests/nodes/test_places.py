@@ -12,6 +12,7 @@ import torch
 
 from ice_core.concepts import LearnedConcept, LearnedConcepts
 from ice_core.errors import IceError
+from ice_core.files.concept_set import ENDING, SavedConcepts, save_concept_set
 from ice_core.files.embeddings import save_concepts
 from ice_core.model.backbone import Token
 from nodes import places
@@ -52,6 +53,33 @@ def test_only_folders_with_saved_concepts_are_listed(folders: tuple[Path, Path])
         "embeddings/ice/one",
         "output/ice/interrupted/abc/embeddings",
     ]
+
+
+def test_concept_sets_are_listed_by_their_names_and_loaded(folders: tuple[Path, Path]) -> None:
+    embeddings, output = folders
+    given = SavedConcepts(learned("ball"))
+    save_concept_set(given, embeddings / "vase.concepts.safetensors")
+    save_concept_set(given, output / "ice" / "demo" / "concepts.safetensors")
+    (embeddings / "style.safetensors").write_bytes(b"")
+    assert sorted(places.saved()) == [
+        "embeddings/vase.concepts.safetensors",
+        "output/ice/demo/concepts.safetensors",
+    ]
+    loaded = places.load("embeddings/vase.concepts.safetensors")
+    assert not isinstance(loaded, places.LoadedConcepts)
+    assert loaded.tokens.keys() == given.learned.tokens.keys()
+    assert "vase.concepts.safetensors".endswith(ENDING)
+    assert ENDING == places._SET
+
+
+def test_links_that_lead_back_up_are_followed_once(folders: tuple[Path, Path]) -> None:
+    embeddings, _ = folders
+    save_concepts(learned("ball"), embeddings / "ice" / "one")
+    for name in ("a", "b"):
+        (embeddings / "ice" / name).symlink_to(embeddings, target_is_directory=True)
+    save_concepts(learned("cube"), embeddings.parent / "shared")
+    (embeddings / "shared").symlink_to(embeddings.parent / "shared", target_is_directory=True)
+    assert sorted(places.saved()) == ["embeddings/ice/one", "embeddings/shared"]
 
 
 def test_folders_that_do_not_exist_hold_nothing(folders: tuple[Path, Path]) -> None:

@@ -51,9 +51,12 @@ class Judge(nn.Module):
         self.heads = nn.ModuleDict({name: nn.Linear(2 * widths[-1], size) for name, size in sizes.items()})
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        features = self.trunk(images * 2 - 1)
-        pooled = self.drop(torch.cat([features.mean((2, 3)), features.amax((2, 3))], 1))
+        pooled = self.drop(self._pooled(images))
         return {axis: head(pooled) for axis, head in self.heads.items()}
+
+    def _pooled(self, images: Tensor) -> Tensor:
+        features = self.trunk(images * 2 - 1)
+        return torch.cat([features.mean((2, 3)), features.amax((2, 3))], 1)
 
     @torch.no_grad()
     def probabilities(self, images: Tensor) -> dict[str, Tensor]:
@@ -65,6 +68,11 @@ class Judge(nn.Module):
         """The numbers below the names, of each picture."""
         seen = self(images)
         return Measures(100 * seen["base"], 100 * seen["second"], seen["scale"][:, 0].exp())
+
+    @torch.no_grad()
+    def features(self, images: Tensor) -> Tensor:
+        """What its answers are read off: [B, 384]."""
+        return self._pooled(images)
 
     @torch.no_grad()
     def values(self, images: Tensor) -> list[dict[str, str]]:

@@ -128,6 +128,12 @@ def load_open_clip(
     return OpenClipTowers(model, name, weights_fingerprint(model.state_dict()), mean, std, device)
 
 
+def open_towers(text: str, device: torch.device | str = "cpu") -> OpenClipTowers:
+    """Open the CLIP that a text names: NAME/WEIGHTS of open_clip, or NAME=FILE; see `load_open_clip`."""
+    name, _, weights = (text, "", "") if "=" in text else text.rpartition("/")
+    return load_open_clip(name or text, weights or None, device)
+
+
 def _near(name: str, models: Sequence[str]) -> list[str]:
     """Up to four models that a name may mean: those that begin with it, capital letters aside, and alike."""
     by_folded = {model.casefold(): model for model in models}
