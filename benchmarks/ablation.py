@@ -20,8 +20,8 @@ from results import write_results
 from ice_core.model.sampling import SamplingConfig
 from ice_core.training.config import AnchoredConfig, TrainingConfig
 from ice_core.world.bundled import load_bundled_backbone, load_bundled_towers
-from ice_core.world.judge import load_judge
 from ice_core.world.scenes import INTRINSIC_AXES, sample_scene
+from tools.world.judging import load_judge
 
 STEPS = (25, 50, 100, 200, 400, 800)
 ROWS = (2, 3, 4)

@@ -46,9 +46,9 @@ from ice_core.training.events import Finished
 from ice_core.training.trainer import train
 from ice_core.world.bundled import load_bundled_backbone, load_bundled_towers, world_axes
 from ice_core.world.colors import lab, lab_difference
-from ice_core.world.judge import Judge, load_judge
 from ice_core.world.renderer import render
 from ice_core.world.scenes import AXES, INTRINSIC_AXES, Scene, SceneObject, Split, sample_scene
+from tools.world.judging import Judge, load_judge
 
 FIRST_SEED = 8_000_000
 RESAMPLES = 2000

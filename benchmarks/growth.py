@@ -3,9 +3,11 @@
     python benchmarks/growth.py --out benchmarks/results/growth.json --plot growth.png
 
 The model has random weights, which changes neither: every part of the picture is made foreground, so that
-all places are cut. `pass` is one pass of the U-Net as plain sampling makes it, with guidance; `objects` finds
-all objects, `words` looks for a single word, `clusters` does so by the paper's clustering. Each is called
-once, in a process per size; peaks are bytes above what the process held before, model included. Linux only.
+all places are cut. `pass` is one pass of the U-Net as plain sampling makes it, with guidance; `recorded` is
+the same with the attention kept that cutting needs; `encode` is the autoencoder's part of the work; `objects`
+finds all objects, `words` looks for a single word, `clusters` does so by the paper's clustering. Each is
+called once, in a process per size; peaks are bytes above what the process held before, model included. Linux
+only.
 """
 
 from __future__ import annotations
@@ -27,13 +29,14 @@ from speed import random_sd15
 
 from ice_core.files.images import save_png
 from ice_core.localization.segmentation import ObjectsConfig, SegmentationConfig, find_objects, segment
+from ice_core.localization.segmentation.maps import encode_views, noised_pass, prompt_words
 from ice_core.model.backbone import Prompt
 from ice_core.world.renderer import render
 from ice_core.world.scenes import sample_scene
 
 SEED = 9_400_000
 EVERYTHING = ObjectsConfig(foreground=0.001)
-WORKS = ("pass", "objects", "words", "clusters")
+WORKS = ("pass", "recorded", "encode", "objects", "words", "clusters")
 
 
 def measure(width: int, height: int, works: Sequence[str]) -> dict[str, dict[str, float | int | None]]:
@@ -48,8 +51,15 @@ def measure(width: int, height: int, works: Sequence[str]) -> dict[str, dict[str
         latents = torch.randn(2, 4, height // backbone.factor, width // backbone.factor)
         backbone.predict(latents, torch.tensor([400, 400]), text)
 
+    @torch.no_grad()
+    def recorded() -> None:
+        latent = torch.randn(1, 4, height // backbone.factor, width // backbone.factor)
+        noised_pass(backbone, latent, prompt_words("object"), 400, 2, rng, ("self",))
+
     calls: dict[str, Callable[[], Any]] = {
         "pass": plain,
+        "recorded": recorded,
+        "encode": lambda: encode_views(backbone, image, flip=False),
         "objects": lambda: find_objects(backbone, image, EVERYTHING, rng),
         "words": lambda: segment(backbone, image, "ball", SegmentationConfig(), rng),
         "clusters": lambda: segment(backbone, image, "ball", SegmentationConfig(method="clusters"), rng),

@@ -34,9 +34,9 @@ from ice_core.model.sampling import SamplingConfig, sample
 from ice_core.standalone.backbone import StandaloneBackbone
 from ice_core.world.bundled import load_bundled_backbone, load_bundled_towers
 from ice_core.world.colors import NAMES, hue, lab, lab_difference
-from ice_core.world.judge import JUDGED, Judge, load_judge
 from ice_core.world.renderer import render
 from ice_core.world.scenes import AXES, GROUNDS, INTRINSIC_AXES, Split, combinations, sample_scene
+from tools.world.judging import JUDGED, Judge, load_judge
 
 FRESH_RENDERS = 7_000_000
 

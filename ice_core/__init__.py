@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         resume,
     )
     from ice_core.concepts import Concept, ConceptSet, LearnedConcept, LearnedConcepts
+    from ice_core.files.concept_set import SavedConcepts, load_concept_set, save_concept_set
     from ice_core.files.embeddings import load_concepts, save_concepts
     from ice_core.localization.config import LocalizationConfig
     from ice_core.localization.segmentation import ObjectsConfig, SegmentationConfig
@@ -48,15 +49,18 @@ __all__ = [
     "Progress",
     "RefinementConfig",
     "SamplingConfig",
+    "SavedConcepts",
     "SegmentationConfig",
     "TrainingConfig",
     "compose",
     "extract",
     "extract_concepts",
+    "load_concept_set",
     "load_concepts",
     "load_model",
     "load_retriever",
     "resume",
+    "save_concept_set",
     "save_concepts",
 ]
 
@@ -71,9 +75,12 @@ _HOMES = {
     "Progress": "run.events",
     "RefinementConfig": "training",
     "SamplingConfig": "model.sampling",
+    "SavedConcepts": "files.concept_set",
     "SegmentationConfig": "localization.segmentation",
     "TrainingConfig": "training",
+    "load_concept_set": "files.concept_set",
     "load_concepts": "files.embeddings",
+    "save_concept_set": "files.concept_set",
     "save_concepts": "files.embeddings",
 }
 """Where a public name is defined, if not in api.py."""

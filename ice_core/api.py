@@ -16,13 +16,13 @@ from ice_core.attributes.values import Axis
 from ice_core.composition import parse_prompt
 from ice_core.concepts import ConceptSet, LearnedConcepts
 from ice_core.errors import IceError
-from ice_core.files.embeddings import load_concepts, load_token
+from ice_core.files.embeddings import open_concepts
 from ice_core.files.images import as_image, load_mask, to_pil
 from ice_core.files.lora import load_lora
-from ice_core.localization.loop import Retrieves
+from ice_core.localization.naming import Retrieves
 from ice_core.localization.retrieval.dictionary import Vocabulary
 from ice_core.localization.retrieval.retriever import Retriever
-from ice_core.localization.retrieval.towers import ImageTextModel, load_open_clip
+from ice_core.localization.retrieval.towers import ImageTextModel, open_towers
 from ice_core.model.backbone import Backbone, Token
 from ice_core.model.lora import Lora
 from ice_core.model.sampling import SamplingConfig, sample
@@ -99,15 +99,13 @@ def load_retriever(
     """What names the objects of a picture.
 
     clip: open_clip's NAME/WEIGHTS, downloaded on first use, or NAME=FILE; vocabulary: words that it may
-    use. Without them the bundled model's own CLIP and words for the bundled model, else a ViT-L/14 and
-    13 000 English words. Raises IceError for a CLIP that cannot be opened.
+    use. Without them the bundled model's own CLIP and words for the bundled model, else a ViT-L/14 and the
+    built-in words for what photographs show. Raises IceError for a CLIP that cannot be opened.
     """
     if clip is None and is_bundled(model):
         return Retriever(load_bundled_towers(device=str(model.device)), vocabulary or world_vocabulary())
-    text = clip or CLIP
-    name, _, weights = (text, "", "") if "=" in text else text.rpartition("/")
-    towers = load_open_clip(name or text, weights or None, model.device)
-    return Retriever(towers, vocabulary or Vocabulary.built_in())
+    towers = open_towers(clip or CLIP, model.device)
+    return Retriever(towers, vocabulary or Vocabulary.built_in(), image_mean="photographs")
 
 
 def axes_for(bundled: bool, texts: Sequence[str], files: bool = True) -> tuple[Axis, ...]:
@@ -140,10 +138,10 @@ def extract(
     """Take a picture apart into the folder `out`, as a stream of events (`ice_core.run.events`).
 
     picture: a file, a PIL picture, or a tensor [3, H, W] in 0..1. labels: the names of its objects; without
-    them `retriever` names what is there, by default `load_retriever(model)`. masks: one per label, files or
-    [h, w]; without them the objects are looked for. preview_every: steps between pictures on the way.
-    axes: the properties to learn, see `axes_for`, by default the settings'; overruled: what an object is
-    like where it is misread, such as "vase.material=ceramic".
+    them `retriever` names what is there, by default `load_retriever(model)`. masks: files or [h, w], one per
+    label, or named by the retriever; without them the objects are looked for. preview_every: steps between
+    pictures on the way. axes: the properties to learn, see `axes_for`, by default the settings'; overruled:
+    what an object is like where it is misread, such as "vase.material=ceramic".
 
     Work is done when an event is asked for. Closing the stream, or an exception, keeps what was learned so
     far, and `resume` goes on. Raises IceError for what cannot be used, and when `out` holds a run already.
@@ -227,10 +225,10 @@ def compose(
 ) -> list[Image.Image]:
     """Draw `count` pictures of a prompt such as "a photo of a {ball}", or "a {ball.color} {ball.object}".
 
-    concepts: learned ones, or the folder of an extraction, or an embedding's file; a mapping names several,
-    {"a": ..., "b": ...}, for "{b.cube.color} {a.ball.object}". size: (height, width) in pixels, by default
-    the model's own. lora: from refinement, or its file. Raises IceError for placeholders that were not
-    learned, and for tokens or a LoRA of a model of another kind.
+    concepts: learned ones, or the folder of an extraction, a concept set, or an embedding's file; a mapping
+    names several, {"a": ..., "b": ...}, for "{b.cube.color} {a.ball.object}". size: (height, width) in
+    pixels, by default the model's own. lora: from refinement, or its file. Raises IceError for placeholders
+    that were not learned, and for tokens or a LoRA of a model of another kind.
     """
     if count < 1:
         raise IceError(f"count is {count}; draw at least 1 picture")
@@ -251,4 +249,4 @@ def _mask(mask: File | Tensor, size: tuple[int, int]) -> Tensor:
 def _learned(source: Learned) -> LearnedConcepts | Token:
     if isinstance(source, LearnedConcepts | Token):
         return source
-    return load_token(Path(source)) if Path(source).is_file() else load_concepts(Path(source))
+    return open_concepts(source)

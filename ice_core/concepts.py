@@ -11,17 +11,20 @@ from torch import Tensor
 
 from ice_core.errors import IceError
 from ice_core.model.backbone import Backbone, Token
+from ice_core.model.encoders import family_of
 
 
 @dataclass(frozen=True)
 class Concept:
     """One object found in a picture. key: unique name ("ball", "ball-2"); mask: [H, W] bool, CPU;
-    score: confidence in 0..1 (1 where the user gave the mask)."""
+    score: confidence in 0..1 (1 where the user gave the mask); finer: what it may be more exactly
+    ("dog": "golden retriever"), likeliest first."""
 
     key: str
     label: str
     mask: Tensor
     score: float
+    finer: tuple[Candidate, ...] = ()
 
     @property
     def area(self) -> float:
@@ -107,20 +110,27 @@ def readings_to_plain(readings: Readings) -> dict[str, dict[str, dict[str, Any]]
 
 
 def readings_from_plain(plain: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Readings:
-    """The inverse of `readings_to_plain`, also after JSON. Raises KeyError or TypeError for anything else."""
-    return {
-        key: {
-            axis: Reading(
-                one["axis"],
-                tuple(Candidate(**c) for c in one["candidates"]),
-                one["reader"],
-                one["fits"],
-                tuple(one["neighbors"]),
-            )
-            for axis, one in axes.items()
-        }
-        for key, axes in plain.items()
-    }
+    """The inverse of `readings_to_plain`, also after JSON.
+
+    Raises KeyError, TypeError, ValueError or AttributeError for anything else.
+    """
+    return {key: {str(axis): _reading(one) for axis, one in axes.items()} for key, axes in plain.items()}
+
+
+def _reading(plain: Mapping[str, Any]) -> Reading:
+    reading = Reading(
+        plain["axis"],
+        tuple(Candidate(one["value"], float(one["weight"])) for one in plain["candidates"]),
+        plain["reader"],
+        plain["fits"],
+        tuple(plain["neighbors"]),
+    )
+    words = (reading.axis, reading.reader, *reading.neighbors, *(one.value for one in reading.candidates))
+    if not all(isinstance(word, str) for word in words) or not isinstance(reading.fits, bool):
+        raise TypeError(f"a reading of {reading.axis!r} holds something else than words")
+    if not all(0 <= one.weight <= 1 for one in reading.candidates):
+        raise ValueError(f"a reading of {reading.axis!r} has a weight outside of 0..1")
+    return reading
 
 
 def said(axis: str, value: str) -> Reading:
@@ -192,17 +202,13 @@ def check_fits(learned: LearnedConcepts | Token, backbone: Backbone) -> None:
         have = {name: value.shape[-1] for name, value in token.rows.items()}
         if have == dict(backbone.encoders):
             continue
-        made_for = "another base model"
+        base = ""
         if isinstance(learned, LearnedConcepts):
-            made_for = f"{learned.base_name} ({learned.architecture}, {learned.base_fingerprint[:12]})"
+            base = f"{learned.base_name} ({learned.architecture}, {learned.base_fingerprint[:12]}), "
         raise IceError(
-            f"{token.name} was made for {made_for} with rows {_widths(have)}, but {backbone.name} takes "
-            f"{_widths(backbone.encoders)}; load the base model it was made for"
+            f"{token.name} was made for {base}{family_of(have)}, but {backbone.name} is "
+            f"{family_of(backbone.encoders)}; load the base model it was made for"
         )
-
-
-def _widths(rows: Mapping[str, int]) -> str:
-    return ", ".join(f"{name} x {width}" for name, width in rows.items())
 
 
 def mean_row(rows: Mapping[str, Tensor]) -> dict[str, Tensor]:

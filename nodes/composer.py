@@ -11,11 +11,10 @@ from ice_core.concepts import LearnedConcepts
 from ice_core.errors import IceError
 from ice_core.model.backbone import Prompt, Token
 
-from .graph import COMPOSER, check_prompt, learned_names, submitted_inputs
+from .graph import ALIASES, COMPOSER, check_prompt, learned_names, submitted_inputs
 from .places import LoadedConcepts, names_in
 from .types import Learned, schema
-
-ALIASES = ("a", "b", "c", "d", "e", "f", "g", "h")
+from .values import say
 
 
 class ConceptComposer(io.ComfyNode):
@@ -105,7 +104,8 @@ class ConceptComposer(io.ComfyNode):
             if name.startswith(f"{alias}.")
         }
         parsed = Prompt.parse(prompt, table)
-        return io.NodeOutput(encode_conditioning(clip, parsed), _written(parsed, folders))
+        say(text := _written(parsed, folders))
+        return io.NodeOutput(encode_conditioning(clip, parsed), text)
 
 
 def _written(prompt: Prompt, folders: Mapping[int, str]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from comfy_api.latest import io
+from comfy_api.latest import io, ui
 
 from ice_core.world.renderer import render
 from ice_core.world.scenes import MAX_OBJECTS, sample_scene
@@ -49,6 +49,7 @@ class DemoScene(io.ComfyNode):
             display_name="ICE Demo Scene",
             description="Renders a small scene of one to three solids, with the true mask and name of each.",
             search_aliases=["example image", "test scene", "sample picture"],
+            shows_result=True,
             inputs=[
                 io.Int.Input(
                     "seed",
@@ -78,4 +79,6 @@ class DemoScene(io.ComfyNode):
         scene = sample_scene(seed, count=objects)
         rendered = render([scene])
         masks = rendered.masks[0, :objects].to(torch.float32)
-        return io.NodeOutput(rendered.images.movedim(1, -1), masks, ", ".join(o.kind for o in scene.objects))
+        image = rendered.images.movedim(1, -1)
+        labels = ", ".join(o.kind for o in scene.objects)
+        return io.NodeOutput(image, masks, labels, ui=ui.PreviewImage(image, cls=cls))

@@ -8,6 +8,8 @@ from .composer import ConceptComposer
 from .demo import DemoModel, DemoScene
 from .files import LoadConcepts, SaveConcepts
 from .graph import remember
+from .placeholders import serve
+from .reader import AttributeReader
 from .retriever import ConceptRetriever
 from .segmentor import AttentionSegmentor
 from .trainer import IntrinsicTrainer
@@ -16,11 +18,13 @@ from .trainer import IntrinsicTrainer
 class IceExtension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         _watch_submissions()
+        serve()
         return [
             DemoModel,
             DemoScene,
             ConceptRetriever,
             AttentionSegmentor,
+            AttributeReader,
             IntrinsicTrainer,
             ConceptComposer,
             SaveConcepts,

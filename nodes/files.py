@@ -16,6 +16,7 @@ from ice_core.files.paths import safe_path
 from . import places
 from .graph import missing_lora, submitted_inputs
 from .types import Learned, schema
+from .values import say
 
 _NO_LORA = (
     "`lora` comes from a training with refine_steps 0, which makes none: disconnect it, or set refine_steps"
@@ -40,8 +41,8 @@ class SaveConcepts(io.ComfyNode):
                     "folder",
                     default="ice/concept",
                     tooltip="Subfolder to save into, without spaces or commas, since it is typed in prompts. "
-                    "Nothing is overwritten: when it holds these concepts already, ice/concept-2 is taken, "
-                    "and so on.",
+                    "Each save gets a folder of its own: when there is one of this name already, "
+                    "ice/concept-2 is taken, and so on.",
                 ),
                 io.Combo.Input(
                     "destination",
@@ -86,8 +87,8 @@ class SaveConcepts(io.ComfyNode):
         from ice_core.files.embeddings import save_concepts
         from ice_core.files.lora import save_lora
 
-        folder = _tidy(folder)
         root, lora_root = _roots(destination)
+        folder = places.unused(_tidy(folder), root, lora_root)
         date = datetime.now(timezone.utc).isoformat(timespec="seconds")
         paths = list(save_concepts(learned, safe_path(root, folder), date).values())
         if destination == places.EMBEDDINGS:
@@ -96,30 +97,33 @@ class SaveConcepts(io.ComfyNode):
             names = [path.relative_to(root).as_posix() for path in paths]
         shown = list(names)
         if lora is not None:
-            # Beside its embeddings, whatever number they were counted up to.
-            below = paths[0].parent.relative_to(root).as_posix()
-            file = f"{below}.safetensors" if destination == places.EMBEDDINGS else f"{below}/lora.safetensors"
+            file = (
+                f"{folder}.safetensors" if destination == places.EMBEDDINGS else f"{folder}/lora.safetensors"
+            )
             written = save_lora(lora, safe_path(lora_root, file), learned, date)
             shown.append(f"LoRA: {written.relative_to(lora_root).as_posix()}")
+        say("\n".join(shown))
         return io.NodeOutput("\n".join(names), ui=ui.PreviewText("\n".join(shown)))
 
 
 class LoadConcepts(io.ComfyNode):
-    """Learned concepts from their files."""
+    """Learned concepts from their files, or from a concept set."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
         return schema(
             node_id="ICELoadConcepts",
             display_name="ICE Load Concepts",
-            description="Loads concepts that ICE Save Concepts, or a cancelled training, left on disk.",
+            description="Loads concepts that ICE Save Concepts, a cancelled training or `ice extract` left "
+            "on disk.",
             search_aliases=["load embedding", "textual inversion", "import concepts"],
             inputs=[
                 io.Combo.Input(
                     "folder",
                     options=sorted(places.saved()),
-                    tooltip="Folders with saved concepts below the embeddings folders and output/ice. Press "
-                    "R to list them again.",
+                    tooltip="Folders with saved concepts, and concept sets (files whose names end with "
+                    "concepts.safetensors), below the embeddings folders and output/ice. Press R to list "
+                    "them again.",
                 )
             ],
             outputs=[
@@ -133,11 +137,11 @@ class LoadConcepts(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, folder: str | None) -> str:
-        """Changes when a file of the folder does."""
+        """Changes when a file of the folder does, or the concept set."""
         path = places.saved().get(folder or "")
         if path is None:
             return ""
-        files = sorted(path.glob("*.safetensors"))
+        files = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
         return repr([(file.name, file.stat().st_mtime_ns, file.stat().st_size) for file in files])
 
     @classmethod
@@ -146,6 +150,7 @@ class LoadConcepts(io.ComfyNode):
 
         learned = places.load(folder)
         names = "\n".join(placeholders(*learned.concepts))
+        say(names)
         return io.NodeOutput(learned, names, ui=ui.PreviewText(names))
 
 

@@ -9,10 +9,14 @@ from pathlib import Path
 
 from ice_core.concepts import LearnedConcepts
 from ice_core.errors import IceError
+from ice_core.files.paths import safe_path
 
 EMBEDDINGS, OUTPUT = "embeddings", "output"
 _OWN = "ice"
 """The folder below the output folder that is searched for concepts: all of it may hold very much."""
+_SET = "concepts.safetensors"
+"""How the names of concept sets end that are listed, as `ice_core.files.concept_set.ENDING`, which is not
+imported because the host asks for the list when it starts, without torch."""
 
 
 @dataclass(frozen=True)
@@ -22,26 +26,36 @@ class LoadedConcepts(LearnedConcepts):
     folder: str = ""
 
 
-def concept_folders(root: Path) -> Iterator[Path]:
-    """Folders below `root`, itself included, that hold saved concepts: an object token with an instance
-    token, as older versions left them, or with the file of the whole object."""
+def concepts_below(root: Path) -> Iterator[Path]:
+    """Folders below `root`, itself included, that hold saved concepts, and concept sets by their names.
+
+    A folder has an object token with an instance token, as older versions left them, or with the file of the
+    whole object. Links are followed, to each folder once: one that leads back up ends nowhere.
+    """
+    seen: set[str] = set()
     for folder, subfolders, files in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:
+            subfolders.clear()
+            continue
+        seen.add(real)
         subfolders.sort()
         names = set(files)
         ends = "_object.safetensors"
         keys = [name.removesuffix(ends) for name in names if name.endswith(ends)]
         if any(f"{key}{end}" in names for key in keys for end in ("_instance.safetensors", ".safetensors")):
             yield Path(folder)
+        yield from (Path(folder, name) for name in sorted(names) if name.endswith(_SET))
 
 
 def listed(embeddings: Sequence[Path], output: Path) -> dict[str, Path]:
-    """Every folder of saved concepts by the name it has in lists: "embeddings/ice/vase"."""
+    """Every folder of saved concepts, and every concept set, by its name in lists: "embeddings/ice/vase"."""
     found: dict[str, Path] = {}
     for root in embeddings:
-        for folder in concept_folders(root):
-            found.setdefault(_join(EMBEDDINGS, folder.relative_to(root)), folder)
-    for folder in concept_folders(output / _OWN):
-        found.setdefault(_join(OUTPUT, folder.relative_to(output)), folder)
+        for path in concepts_below(root):
+            found.setdefault(_join(EMBEDDINGS, path.relative_to(root)), path)
+    for path in concepts_below(output / _OWN):
+        found.setdefault(_join(OUTPUT, path.relative_to(output)), path)
     return found
 
 
@@ -58,7 +72,8 @@ def saved() -> dict[str, Path]:
 
 
 def load(name: str) -> LearnedConcepts:
-    """The concepts of a listed folder. Raises IceError when there is none of that name, or it is damaged."""
+    """The concepts of a listed folder or file. Raises IceError when there is none of that name, or it is
+    damaged."""
     from ice_core.files.embeddings import load_concepts
 
     folders = saved()
@@ -67,7 +82,8 @@ def load(name: str) -> LearnedConcepts:
         raise IceError(f"there are no saved concepts in {name!r}; there are: {there}")
     learned = load_concepts(folders[name])
     root, _, below = name.partition("/")
-    return LoadedConcepts(**vars(learned), folder=below) if root == EMBEDDINGS else learned
+    typed = root == EMBEDDINGS and folders[name].is_dir()
+    return LoadedConcepts(**vars(learned), folder=below) if typed else learned
 
 
 def names_in(folder: str) -> tuple[str, ...]:
@@ -75,6 +91,24 @@ def names_in(folder: str) -> tuple[str, ...]:
     from ice_core.composition import placeholders
 
     return tuple(placeholders(*load(folder).concepts))
+
+
+def unused(folder: str, root: Path, lora_root: Path) -> str:
+    """The folder's name below `root`, or the first of "name-2", "name-3", ... that no save has taken.
+
+    A save is the folder with its embeddings, and below `lora_root` the LoRA of the same name: pictures saved
+    one after the other are never mixed, and a LoRA is counted as its embeddings are. Raises IceError for a
+    name that cannot be.
+    """
+    name, n = folder, 1
+    while _holds_files(safe_path(root, name)) or safe_path(lora_root, f"{name}.safetensors").exists():
+        n += 1
+        name = f"{folder}-{n}"
+    return name
+
+
+def _holds_files(folder: Path) -> bool:
+    return folder.is_file() or (folder.is_dir() and any(path.is_file() for path in folder.iterdir()))
 
 
 def embedding_name(path: Path, root: Path) -> str:

@@ -11,10 +11,10 @@ from torch import Tensor
 from ice_core.errors import IceError
 
 from .drawings import word_chart
-from .types import FoundWords, Words, schema
+from .naming import BUNDLED, CONNECTED, OPEN_CLIP, vocabulary_of
+from .types import ADVANCED, FoundWords, Words, schema
 from .values import Progress, image_of, picture_of
 
-BUNDLED, OPEN_CLIP, CONNECTED = "bundled demo CLIP", "open_clip model", "connected CLIP_VISION"
 _REMEDY = f"use the source {OPEN_CLIP!r}"
 
 
@@ -56,7 +56,8 @@ class ConceptRetriever(io.ComfyNode):
                     default="",
                     multiline=True,
                     tooltip="Words to choose from, with commas between or one per line. Left blank, the "
-                    "built-in vocabulary of about 13 000 words (of the demo's world for the bundled CLIP).",
+                    "built-in names of what photographs show (of the demo's world for the bundled CLIP).",
+                    extra_dict=ADVANCED,
                 ),
                 io.Int.Input(
                     "count",
@@ -64,6 +65,7 @@ class ConceptRetriever(io.ComfyNode):
                     min=1,
                     max=100,
                     tooltip="At most so many words are passed on and shown.",
+                    extra_dict=ADVANCED,
                 ),
                 io.ClipVision.Input(
                     "clip_vision",
@@ -96,16 +98,12 @@ class ConceptRetriever(io.ComfyNode):
         clip_vision: Any = None,
         clip: Any = None,
     ) -> io.NodeOutput:
-        from ice_core.localization.retrieval.dictionary import Vocabulary
         from ice_core.localization.retrieval.retriever import Retriever
-        from ice_core.world.bundled import world_vocabulary
 
         picture = picture_of(image)
-        if vocabulary.strip():
-            words = Vocabulary.from_text(vocabulary)
-        else:
-            words = world_vocabulary() if source == BUNDLED else Vocabulary.built_in()
-        retriever = Retriever(_towers(source, open_clip_model, clip_vision, clip), words)
+        words = vocabulary_of(source, vocabulary)
+        towers = _towers(source, open_clip_model, clip_vision, clip)
+        retriever = Retriever(towers, words, image_mean=None if source == BUNDLED else "photographs")
         progress = Progress(len(words.words))
         for done in retriever.prepare():
             progress(done)

@@ -12,7 +12,7 @@ from torch import Tensor
 from ice_core.errors import IceError
 
 from .graph import EVERY, MASKS, ONE_PASS, submitted_inputs
-from .types import Concepts, FoundWords, Words, schema
+from .types import ADVANCED, Concepts, FoundWords, Words, schema
 from .values import Cancellable, Progress, image_of, masks_in, masks_of, picture_of, words_in
 
 if TYPE_CHECKING:
@@ -47,15 +47,15 @@ class AttentionSegmentor(io.ComfyNode):
                     options=[EVERY, ONE_PASS, MASKS],
                     default=EVERY,
                     tooltip=f"'{EVERY}': all that is no background, taken apart and named by `words`. "
-                    f"'{ONE_PASS}': look for each of the words once. '{MASKS}': take `masks` as they are, "
-                    "one word each.",
+                    f"'{ONE_PASS}': look for each of the words once. '{MASKS}': take `masks`, with one of "
+                    "the `labels` each, or named by `words`.",
                 ),
                 io.String.Input(
                     "labels",
                     default="",
                     multiline=True,
                     tooltip="Names of the objects, with commas between or one per line, for the modes with "
-                    "given words or masks. Left blank, the words that come in at `words`.",
+                    "given words or masks. Left blank, `words` has them: all it found, or one for each mask.",
                 ),
                 io.Int.Input(
                     "max_rounds",
@@ -63,6 +63,7 @@ class AttentionSegmentor(io.ComfyNode):
                     min=1,
                     max=50,
                     tooltip=f"'{EVERY}' keeps at most so many objects, the largest.",
+                    extra_dict=ADVANCED,
                 ),
                 io.Float.Input(
                     "min_area",
@@ -72,6 +73,7 @@ class AttentionSegmentor(io.ComfyNode):
                     step=0.005,
                     tooltip="An object covers more than this share of the picture; smaller finds are "
                     "dropped. Lower it for small objects.",
+                    extra_dict=ADVANCED,
                 ),
                 io.Float.Input(
                     "unexplained",
@@ -81,6 +83,7 @@ class AttentionSegmentor(io.ComfyNode):
                     step=0.01,
                     tooltip=f"Where nothing stands out, '{EVERY}' tries word by word, until "
                     "less than this share of the picture is left.",
+                    extra_dict=ADVANCED,
                 ),
                 io.Int.Input(
                     "seed",
@@ -88,6 +91,7 @@ class AttentionSegmentor(io.ComfyNode):
                     min=0,
                     max=2**31 - 1,
                     tooltip="Of the noise that the model looks through; another one can find other edges.",
+                    extra_dict=ADVANCED,
                 ),
                 Words.Input(
                     "words", optional=True, tooltip="From the ICE Concept Retriever: it names the objects."
@@ -95,7 +99,14 @@ class AttentionSegmentor(io.ComfyNode):
                 io.Mask.Input(
                     "masks",
                     optional=True,
-                    tooltip=f"For '{MASKS}': one mask per word as a batch, of any size, from any node.",
+                    tooltip=f"For '{MASKS}': a batch, one mask per object, of any size, from any node.",
+                ),
+                io.Boolean.Input(
+                    "refine_masks",
+                    default=False,
+                    optional=True,
+                    tooltip=f"For '{MASKS}': they are rough (a box, a brush's strokes, another model's), "
+                    "draw them anew along the picture's contours.",
                 ),
             ],
             outputs=[
@@ -144,6 +155,7 @@ class AttentionSegmentor(io.ComfyNode):
         seed: int,
         words: FoundWords | None = None,
         masks: Tensor | None = None,
+        refine_masks: bool = False,
     ) -> io.NodeOutput:
         from ice_core.figures.pictures import overlay
         from ice_core.figures.rounds import rounds_figure
@@ -168,7 +180,9 @@ class AttentionSegmentor(io.ComfyNode):
         elif masks is None:
             raise IceError(_connect_masks())
         else:
-            result = concepts_from_masks(small, _labels(labels, words), masks_in(masks))
+            named = words_in(labels) or None
+            retriever = words.retriever if words else None
+            result = concepts_from_masks(small, named, masks_in(masks), retriever, refine_masks)
         if not result.concepts:
             what = "" if mode == EVERY else f"of {', '.join(_labels(labels, words))} "
             raise IceError(

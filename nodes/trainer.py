@@ -13,7 +13,8 @@ from ice_core.errors import IceError
 from ice_core.run.defaults import ANCHORED_STEPS, BUNDLED_STEPS, CHECKPOINT_STEPS, METHOD, METHODS
 
 from .graph import TRAINER
-from .types import Concepts, Learned, Words, schema
+from .quality import AS_SET, QUALITIES, USUAL, steps_for
+from .types import ADVANCED, Concepts, Learned, Words, schema
 from .values import Cancellable, image_of, picture_of, refit, words_in
 
 
@@ -32,7 +33,7 @@ class IntrinsicTrainer(io.ComfyNode):
             inputs=[
                 io.Model.Input(
                     "model",
-                    tooltip="A Stable Diffusion 1.x, 2.x or XL model, or the ICE Demo Model. It is not changed.",
+                    tooltip="A Stable Diffusion 1.x, 2.x or XL model, or the ICE Demo Model; not changed.",
                 ),
                 io.Clip.Input("clip", tooltip="The CLIP of the same checkpoint. It is not changed."),
                 io.Vae.Input("vae", tooltip="The VAE of the same checkpoint."),
@@ -50,9 +51,10 @@ class IntrinsicTrainer(io.ComfyNode):
                     default=ANCHORED_STEPS,
                     min=2,
                     max=20000,
-                    tooltip="At most so many: 'anchored' ends when it has settled, "
+                    tooltip="At most so many, where `quality` says so: 'anchored' ends when it has settled, "
                     f"{ANCHORED_STEPS} are usual. 'paper' and 'inversion' need {BUNDLED_STEPS} with the "
                     f"demo's model and {CHECKPOINT_STEPS} with a large one. 'words' takes none.",
+                    extra_dict=ADVANCED,
                 ),
                 io.Float.Input(
                     "learning_rate",
@@ -62,6 +64,7 @@ class IntrinsicTrainer(io.ComfyNode):
                     step=1e-5,
                     tooltip="For the methods 'paper' and 'inversion': how far a step goes, in proportion to "
                     "the size of the model's own words. Lower it when training diverges.",
+                    extra_dict=ADVANCED,
                 ),
                 io.Int.Input(
                     "seed",
@@ -69,6 +72,7 @@ class IntrinsicTrainer(io.ComfyNode):
                     min=0,
                     max=2**31 - 1,
                     tooltip="The same seed and settings learn the same tokens.",
+                    extra_dict=ADVANCED,
                 ),
                 io.Int.Input(
                     "preview_every",
@@ -76,6 +80,7 @@ class IntrinsicTrainer(io.ComfyNode):
                     min=0,
                     max=20000,
                     tooltip="Draw a live picture every so many steps, which takes a few seconds; 0 for none.",
+                    extra_dict=ADVANCED,
                 ),
                 io.Int.Input(
                     "refine_steps",
@@ -91,12 +96,14 @@ class IntrinsicTrainer(io.ComfyNode):
                     min=1,
                     max=128,
                     tooltip="Of the LoRA: a higher rank can take in more, and makes a larger file.",
+                    extra_dict=ADVANCED,
                 ),
                 io.Boolean.Input(
                     "resume",
                     default=True,
                     tooltip="Go on where a cancelled training of the same picture, model and settings "
                     "stopped. Off: always start anew.",
+                    extra_dict=ADVANCED,
                 ),
                 io.Combo.Input(
                     "method",
@@ -114,12 +121,21 @@ class IntrinsicTrainer(io.ComfyNode):
                     optional=True,
                     tooltip="What an object is like, where it is misread: vase.material=ceramic, one a line. "
                     "Without a value the property is left out.",
+                    extra_dict=ADVANCED,
                 ),
                 Words.Input(
                     "words",
                     optional=True,
                     tooltip="From the ICE Concept Retriever: its CLIP then reads what the objects are like. "
                     "Without it the demo's model is read by its own CLIP, any other reads for itself.",
+                ),
+                io.Combo.Input(
+                    "quality",
+                    options=list(QUALITIES),
+                    default=USUAL,
+                    optional=True,
+                    tooltip="How long to train: 'quick' a quarter of what the method and the model usually "
+                    f"need, 'thorough' twice as much. '{AS_SET}' takes the number in `steps`.",
                 ),
             ],
             outputs=[
@@ -130,7 +146,7 @@ class IntrinsicTrainer(io.ComfyNode):
                     display_name="lora",
                     tooltip="For Load LoRA Model; nothing that it leads to runs when refine_steps is 0.",
                 ),
-                io.LossMap.Output(display_name="losses", tooltip="For Plot Loss Graph."),
+                io.LossMap.Output(display_name="losses", tooltip="For Plot Loss Graph, as a running mean."),
                 io.Image.Output(display_name="picture", tooltip="Everything at a glance."),
                 io.Image.Output(
                     display_name="readings", tooltip="What was read of each object, and how surely."
@@ -173,6 +189,7 @@ class IntrinsicTrainer(io.ComfyNode):
         method: str = METHOD,
         overrule: str = "",
         words: Any = None,
+        quality: str = AS_SET,
     ) -> io.NodeOutput:
         import folder_paths
         from comfy_execution.graph import ExecutionBlocker
@@ -197,7 +214,7 @@ class IntrinsicTrainer(io.ComfyNode):
         asked = Question(axes_for(demo, words_in(axes), files=False), tuple(words_in(overrule)), towers)
         training = TrainingConfig(
             tuple(axis.name for axis in asked.axes),
-            0 if method == "words" else steps,
+            steps_for(quality, method, demo, steps),
             learning_rate=learning_rate,
             seed=seed,
             method=method,  # type: ignore[arg-type]

@@ -14,11 +14,13 @@ from torch import Tensor
 
 from ice_core.concepts import ConceptSet, LearnedConcepts, Readings
 from ice_core.errors import IceError
+from ice_core.figures.plots import running_mean
 from ice_core.figures.previews import captioned
+from ice_core.figures.rows import concept_row
 from ice_core.files.images import to_pil
 from ice_core.model.backbone import Backbone
 from ice_core.model.lora import Lora
-from ice_core.run.events import Preview, RunEvent
+from ice_core.run.events import Drawn, Preview, RunEvent
 from ice_core.run.events import Progress as Step
 from ice_core.run.folder import RunFolder
 from ice_core.run.pipeline import finish
@@ -31,7 +33,7 @@ from ice_core.training.config import TrainingConfig
 from ice_core.training.refinement_state import RefinementConfig
 from ice_core.training.state import picture_hash
 
-from .values import Progress
+from .values import Progress, say
 
 _REFINEMENT_KEPT_EVERY = 20
 """Steps; a LoRA is some MB to copy, tokens are so little that they are kept after every step."""
@@ -75,7 +77,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Result:
-    """losses: the total loss of each step, refinement included; sheet: the contact sheet;
+    """losses: the total loss of each step, refinement included, as a running mean; sheet: the contact sheet;
     readings: of the objects."""
 
     learned: LearnedConcepts
@@ -111,17 +113,40 @@ def run(job: Job, kept_in: Path, resume: bool) -> Result:
     bar = Progress(job.training.steps + job.refinement.steps)
     before = {LEARNING: 0, REFINING: job.training.steps}
 
+    stage = ""
+
     def tell(event: RunEvent) -> None:
+        nonlocal stage
         if isinstance(event, Preview):
             pictures = [to_pil(x) for x in event.pictures]
             bar(event.step, captioned(pictures, event.keys, event.line))
-        elif isinstance(event, Step) and event.stage in before:
-            bar(before[event.stage] + event.done)
+        elif isinstance(event, Drawn) and job.preview_every:
+            bar(bar.total, concept_row(event.shown.row))
+        elif isinstance(event, Step):
+            if event.stage != stage:
+                say(stage := event.stage)
+            if event.stage in before:
+                bar(before[event.stage] + event.done)
 
-    with training:
-        trained = finish(training.events(), tell)
-        picture = finish(sheet(core, job.picture, trained, training.history()), tell)
+    try:
+        with training:
+            trained = finish(training.events(), tell)
+            picture = finish(sheet(core, job.picture, trained, training.history()), tell)
+    except BaseException:
+        if training.kept is not None:
+            say(_what_is_kept(training.kept, bar.total, folder.path))
+        raise
+    bar.result(picture)
+    say(f"{len(trained.losses)} steps, {sum(training.seconds.values()):.0f} s")
     shutil.rmtree(folder.path, ignore_errors=True)
-    return Result(
-        trained.learned, trained.lora, tuple(step["total"] for step in trained.losses), picture, readings
+    # Single steps follow single noises: what a person can read off a plot is their mean.
+    totals = [step["total"] for step in trained.losses]
+    losses = running_mean(totals, max(3, len(totals) // 20))
+    return Result(trained.learned, trained.lora, tuple(losses), picture, readings)
+
+
+def _what_is_kept(step: int, steps: int, folder: Path) -> str:
+    return (
+        f"Stopped at step {step} of {steps}. What was learned is kept below the output folder, in "
+        f"{'/'.join(folder.parts[-3:])}: Run goes on from there, and ICE Load Concepts lists it (press R)."
     )

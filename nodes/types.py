@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 CATEGORY = "ICE"
 
+ADVANCED: dict[str, Any] = {"advanced": True}
+"""Of an input that most people leave alone: newer pages fold it away. Older hosts have no argument for it."""
+
 Words = io.Custom("ICE_WORDS")
 """FoundWords"""
 Concepts = io.Custom("ICE_CONCEPTS")

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from PIL import Image
 
 _PREVIEW_SIDE = 768
+_SAME_PICTURE = 0.02
+"""Mean difference of pixels in 0..1: compression and resizing stay below, no two pictures do."""
 
 
 def picture_of(image: Tensor) -> Tensor:
@@ -32,7 +34,10 @@ def picture_of(image: Tensor) -> Tensor:
     if image.ndim != 4 or image.shape[-1] not in (1, 3, 4):
         raise IceError(f"an image of shape {list(image.shape)}; [1, height, width, 3] is needed")
     if len(image) != 1:
-        raise IceError(f"the image is a batch of {len(image)}: choose one with Image From Batch")
+        raise IceError(
+            f"the image is a batch of {len(image)}: choose one with ImageFromBatch, or take one after the "
+            "other with RebatchImages, batch_size 1"
+        )
     values = image[0].detach().float().cpu().movedim(-1, 0)
     height, width = values.shape[-2:]
     if min(height, width) < MIN_SIDE:
@@ -63,7 +68,7 @@ def masks_of(concepts: Sequence[Concept], size: tuple[int, int]) -> Tensor:
 def refit(concepts: ConceptSet, picture: Tensor, size: tuple[int, int]) -> ConceptSet:
     """The concepts at the (height, width) that a model works at; picture: [3, H, W], the one they are of.
 
-    Raises IceError where the picture has another shape than the one they were found in.
+    Raises IceError where the picture is another one than they were found in.
     """
     found, given = concepts.image.shape[-2:], picture.shape[-2:]
     # Working sizes are rounded to the model's multiples: an eighth is more than that, and less than a crop.
@@ -71,6 +76,12 @@ def refit(concepts: ConceptSet, picture: Tensor, size: tuple[int, int]) -> Conce
         raise IceError(
             f"the image is {given[1]} x {given[0]}, but the concepts were found in one of the shape of "
             f"{found[1]} x {found[0]}: connect the image that they were found in"
+        )
+    difference = (resize(picture, (found[0], found[1])) - concepts.image.cpu()).abs().mean().item()
+    if difference > _SAME_PICTURE:
+        raise IceError(
+            f"the image is another one than the concepts were found in (pixels differ by {difference:.0%} "
+            "on average): connect the same image to the segmentor and here"
         )
     if tuple(found) == tuple(size):
         return concepts
@@ -103,6 +114,21 @@ class Progress:
         check_cancel()
         preview = ("JPEG", picture, _PREVIEW_SIDE) if picture is not None else None
         self.bar.update_absolute(done, self.total, preview)
+
+    def result(self, picture: Image.Image) -> None:
+        """The last picture, at its full size: the page goes on showing it in the place of the node's own."""
+        check_cancel()
+        self.bar.update_absolute(self.total, self.total, ("JPEG", picture.convert("RGB"), None))
+
+
+def say(text: str) -> None:
+    """Write a line on the node that is being executed; it stays there until the node runs again."""
+    from comfy_execution.utils import get_executing_context
+    from server import PromptServer
+
+    server, context = getattr(PromptServer, "instance", None), get_executing_context()
+    if server is not None and context is not None:
+        server.send_progress_text(text, context.node_id, server.client_id)
 
 
 class Cancellable:

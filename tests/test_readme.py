@@ -1,8 +1,9 @@
-"""What the README shows runs: every Python and shell block, with few steps, on the bundled model."""
+"""What the README and docs show runs: every Python and shell block, with few steps, on the bundled model."""
 
 from __future__ import annotations
 
 import re
+import runpy
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,8 @@ from ice_core.world.bundled import MODEL_FILE
 from ice_core.world.renderer import render
 from ice_core.world.scenes import Scene, SceneObject
 
-README = Path(__file__).parents[1] / "README.md"
+ROOT = Path(__file__).parents[1]
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 BLOCK = re.compile(
     r"(?:^ *<!-- not run: (?P<reason>[^>]+) -->\n)?"
     r"^(?P<indent> *)```(?P<language>\w*)\n(?P<code>.*?)^(?P=indent)```$",
@@ -26,8 +28,9 @@ BLOCK = re.compile(
 
 @dataclass(frozen=True)
 class Block:
-    """line: where it begins in the README; reason: why it cannot run here, "" if it can."""
+    """page, line: where it begins; reason: why it cannot run here, "" if it can."""
 
+    page: str
     line: int
     language: str
     code: str
@@ -35,9 +38,9 @@ class Block:
 
 
 def blocks() -> list[Block]:
-    text = README.read_text(encoding="utf-8")
     return [
-        Block(text[: m.start("code")].count("\n") + 1, m["language"], m["code"], m["reason"] or "")
+        Block(page.name, text[: m.start("code")].count("\n") + 1, m["language"], m["code"], m["reason"] or "")
+        for page, text in ((page, page.read_text(encoding="utf-8")) for page in PAGES)
         for m in BLOCK.finditer(text)
     ]
 
@@ -47,8 +50,10 @@ def shown(language: str) -> list[object]:
     return [
         pytest.param(
             block,
-            id=f"line {block.line}",
-            marks=pytest.mark.skipif(bool(block.reason), reason=f"README line {block.line}: {block.reason}"),
+            id=f"{block.page}, line {block.line}",
+            marks=pytest.mark.skipif(
+                bool(block.reason), reason=f"{block.page}, line {block.line}: {block.reason}"
+            ),
         )
         for block in blocks()
         if block.language == language
@@ -57,14 +62,15 @@ def shown(language: str) -> list[object]:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A current folder with the files that the README names; the bundled model stands for a large one."""
+    """A current folder with the files that the pages name; the bundled model stands for a large one."""
     if not MODEL_FILE.is_file():
         pytest.skip("the bundled weights are not there")
     ball = SceneObject("ball", "red", "rubber", "plain", 0.0, 0.0, 1.0, 0.0)
     rendered = render([Scene((ball,), "grass", 0)])
-    for picture in ("scene.png", "photo.jpg", "room.jpg"):
+    for picture in ("scene.png", "photo.jpg", "room.jpg", "desk.jpg"):
         save_png(rendered.images[0], tmp_path / picture)
-    for mask in ("vase.png", "chair.png"):
+    save_png(rendered.images[0], tmp_path / "photos" / "one.jpg")
+    for mask in ("vase.png", "chair.png", "a.png", "b.png"):
         save_png(rendered.masks[0, 0], tmp_path / mask)
     (tmp_path / "sd15.safetensors").symlink_to(MODEL_FILE)
     monkeypatch.chdir(tmp_path)
@@ -76,7 +82,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def quick(arguments: list[str]) -> list[str]:
     """The same command with few steps."""
-    if arguments[0] == "compose":
+    if arguments[0] in ("compose", "inspect", "convert", "library") or "words" in arguments:
         return arguments
     if "--refine" in arguments:
         arguments = [*arguments]
@@ -86,7 +92,7 @@ def quick(arguments: list[str]) -> list[str]:
 
 def test_every_block_says_what_it_is() -> None:
     assert {block.language for block in blocks()} == {"sh", "python", "bibtex"}
-    assert README.read_text(encoding="utf-8").count("```") == 2 * len(blocks())
+    assert sum(page.read_text(encoding="utf-8").count("```") for page in PAGES) == 2 * len(blocks())
 
 
 @pytest.mark.parametrize("block", shown("sh"))
@@ -102,5 +108,7 @@ def test_python_blocks_run(block: Block, folder: Path) -> None:
     code = re.sub(r"\bsteps=\d+", "steps=2", block.code)
     saved = re.findall(r"save\(\"([^\"]+)\"\)", code)
     assert saved, "nothing is saved: an example should leave something to look at"
-    exec(compile(code, f"README.md, line {block.line}", "exec"), {})
+    example = folder / f"{Path(block.page).stem}_line_{block.line}.py"
+    example.write_text(code, encoding="utf-8")
+    runpy.run_path(str(example))
     assert [name for name in saved if not (folder / name).is_file()] == []

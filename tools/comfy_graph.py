@@ -5,13 +5,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from tools.comfy_client import Graph
 
 NOTES = frozenset({"Note", "MarkdownNote"})
 """Nodes that only the page knows."""
+INPUT_NODE, OUTPUT_NODE = -10, -20
+"""What the page calls the two ends of a subgraph."""
 _WIDGET_TYPES = frozenset({"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"})
 _CONTROLS = ("fixed", "increment", "decrement", "randomize")
 
@@ -73,50 +76,122 @@ def widget_values(node: Mapping[str, Any], definition: Mapping[str, Any]) -> dic
     return values
 
 
+@dataclass(frozen=True)
+class Level:
+    """The nodes and links [id, from, slot, to, slot, type] of a workflow, or of one subgraph in it.
+
+    inputs, outputs: what a subgraph takes and gives, as the page writes it; prefix: of its nodes' ids in a
+    prompt.
+    """
+
+    nodes: Sequence[Mapping[str, Any]]
+    links: Sequence[Sequence[Any]]
+    inputs: Sequence[Mapping[str, Any]] = ()
+    outputs: Sequence[Mapping[str, Any]] = ()
+    prefix: str = ""
+
+
+def subgraphs_of(workflow: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """The subgraphs that a workflow defines, by the node type that stands for each."""
+    return {one["id"]: one for one in workflow.get("definitions", {}).get("subgraphs", [])}
+
+
+def level_of(subgraph: Mapping[str, Any], prefix: str = "") -> Level:
+    """A subgraph's own level."""
+    ends = ("id", "origin_id", "origin_slot", "target_id", "target_slot", "type")
+    links = [[link[end] for end in ends] for link in subgraph["links"]]
+    return Level(subgraph["nodes"], links, subgraph["inputs"], subgraph["outputs"], prefix)
+
+
 def api_form(workflow: Mapping[str, Any], object_info: Definitions) -> Graph:
-    """The prompt that the page sends for a workflow: field values, replaced by links where there are some."""
-    sources = {link[0]: [str(link[1]), link[2]] for link in workflow["links"]}
+    """The prompt that the page sends for a workflow: field values, replaced by links where there are some,
+    and the nodes of subgraphs in their place, with ids such as "7:2"."""
     graph: Graph = {}
-    for node in workflow["nodes"]:
+    root = Level(workflow["nodes"], workflow["links"])
+    _put(graph, root, {}, subgraphs_of(workflow), object_info)
+    return graph
+
+
+def _put(
+    graph: Graph,
+    level: Level,
+    given: Mapping[int, list[Any] | None],
+    subgraphs: Mapping[str, Mapping[str, Any]],
+    object_info: Definitions,
+) -> dict[int, list[Any]]:
+    """Adds a level's nodes to a prompt. given: what comes in by slot; returns what goes out by slot."""
+    links = {link[0]: link for link in level.links}
+    inner: dict[int, dict[int, list[Any]]] = {}
+
+    def source(link_id: int) -> list[Any] | None:
+        _, origin, slot, *_ = links[link_id]
+        if origin == INPUT_NODE:
+            return given.get(slot)
+        return inner[origin][slot] if origin in inner else [f"{level.prefix}{origin}", slot]
+
+    # A subgraph's own nodes come after those that feed it, for their links lead through its slots.
+    for node in sorted(level.nodes, key=lambda one: int(one["order"])):
         if node["type"] in NOTES:
             continue
         if node.get("mode", 0) != 0:
             raise ValueError(f"{node['type']} {node['id']} is muted or bypassed, which is not handled here")
+        slots = {n: slot for n, slot in enumerate(node["inputs"]) if slot.get("link") is not None}
+        if node["type"] in subgraphs:
+            below = level_of(subgraphs[node["type"]], f"{level.prefix}{node['id']}:")
+            wires = {n: source(slot["link"]) for n, slot in slots.items()}
+            inner[node["id"]] = _put(graph, below, wires, subgraphs, object_info)
+            continue
         inputs = widget_values(node, object_info[node["type"]])
-        for slot in node.get("inputs", []):
-            if slot.get("link") is not None:
-                inputs[slot["name"]] = sources[slot["link"]]
-        graph[str(node["id"])] = {"class_type": node["type"], "inputs": inputs}
-    return graph
+        for slot in slots.values():
+            if (wire := source(slot["link"])) is not None:
+                inputs[slot["name"]] = wire
+        graph[f"{level.prefix}{node['id']}"] = {"class_type": node["type"], "inputs": inputs}
+    outgoing = {link[4]: source(link[0]) for link in level.links if link[3] == OUTPUT_NODE}
+    return {slot: wire for slot, wire in outgoing.items() if wire is not None}
 
 
 def disagreements(workflow: Mapping[str, Any], object_info: Definitions) -> Iterator[str]:
     """Where a workflow does not fit the server's nodes, a line each: types, fields, values, links."""
-    nodes = {node["id"]: node for node in workflow["nodes"]}
-    known = {id_: node for id_, node in nodes.items() if node["type"] in object_info}
-    for id_, node in nodes.items():
+    subgraphs = subgraphs_of(workflow)
+    root = Level(workflow["nodes"], workflow["links"])
+    for level in (root, *map(level_of, subgraphs.values())):
+        yield from _level_disagreements(level, subgraphs, object_info)
+
+
+def _level_disagreements(
+    level: Level, subgraphs: Mapping[str, Mapping[str, Any]], object_info: Definitions
+) -> Iterator[str]:
+    known: dict[int, Mapping[str, Any]] = {
+        INPUT_NODE: {"outputs": [{**slot, "links": slot["linkIds"]} for slot in level.inputs], "inputs": []},
+        OUTPUT_NODE: {"inputs": [{**slot, "link": slot["linkIds"][0]} for slot in level.outputs]},
+    }
+    for node in level.nodes:
         if node["type"] in NOTES:
             continue
-        if id_ not in known:
-            yield f"{node['type']} {id_}: no such node type"
-            continue
-        yield from _node_disagreements(node, object_info[node["type"]])
-    links = {link[0]: link for link in workflow["links"]}
+        if node["type"] in subgraphs:
+            known[node["id"]] = node
+        elif node["type"] in object_info:
+            known[node["id"]] = node
+            yield from _node_disagreements(node, object_info[node["type"]])
+        else:
+            yield f"{node['type']} {node['id']}: no such node type"
+    links = {link[0]: link for link in level.links}
     for link_id, origin, origin_slot, target, target_slot, kind in links.values():
         if origin not in known or target not in known:
             yield f"link {link_id}: an end is on no node"
             continue
-        output = nodes[origin]["outputs"][origin_slot]
-        slot = nodes[target]["inputs"][target_slot]
+        output = known[origin]["outputs"][origin_slot]
+        slot = known[target]["inputs"][target_slot]
         if link_id not in (output["links"] or ()) or slot["link"] != link_id or output["type"] != kind:
             yield f"link {link_id}: its two ends disagree"
-        accepted = inputs_of(object_info[nodes[target]["type"]]).get(slot["name"], ("nothing", {}))[0]
+        definition = object_info.get(known[target].get("type", ""))
+        accepted = inputs_of(definition).get(slot["name"], ("nothing", {}))[0] if definition else slot["type"]
         if accepted != "*" and kind not in accepted.split(","):
             yield f"link {link_id}: {kind} into {slot['name']}, which takes {accepted}"
-    for node in known.values():
+    for id_, node in known.items():
         for slot in node["inputs"]:
             if slot["link"] is not None and slot["link"] not in links:
-                yield f"{node['type']} {node['id']}: {slot['name']} hangs on a link that is not there"
+                yield f"{node.get('type')} {id_}: {slot['name']} hangs on a link that is not there"
 
 
 def _node_disagreements(node: Mapping[str, Any], definition: Mapping[str, Any]) -> Iterator[str]:

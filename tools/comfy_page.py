@@ -20,7 +20,7 @@ from selenium.webdriver.common.by import By
 
 from tools.comfy_client import Client
 
-SIZE = (1600, 900)
+SIZE = (1440, 900)
 LEFT, TOP, BOTTOM = 70, 105, 60
 """Pixels that the page's bars take from the graph."""
 _ARGUMENTS = (
@@ -33,19 +33,24 @@ _SETTINGS = {
     "Comfy.Minimap.Visible": False,
     "Comfy.Graph.CanvasInfo": False,
     "Comfy.Sidebar.Size": "small",
-    "LiteGraph.Canvas.MinFontSizeForLOD": 0,
-    "LiteGraph.Canvas.LowQualityRenderingZoomThreshold": 0.1,
 }
-"""A page without the first visit's welcome, without what covers the graph, and with text at any zoom."""
+"""A page without the first visit's welcome and without what covers the graph; all else as a user has it."""
+_BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 _APP = "const app = window.comfyAPI?.app?.app ?? window.app;"
 
 
 def missing() -> str | None:
     """What is not installed of the browser, None when all is there."""
-    for program, package in (("chromium", "chromium"), ("chromedriver", "chromium-driver")):
-        if shutil.which(program) is None:
-            return f"there is no {program}; install Debian's package {package}"
+    if _browser() is None:
+        return f"there is none of {', '.join(_BROWSERS)}; install Debian's package chromium"
+    if shutil.which("chromedriver") is None:
+        return "there is no chromedriver; install Debian's package chromium-driver"
     return None
+
+
+def _browser() -> str | None:
+    """The program that shows the page."""
+    return next((found for name in _BROWSERS if (found := shutil.which(name))), None)
 
 
 @dataclass(frozen=True)
@@ -82,13 +87,17 @@ class Page:
     def open_template(self, title: str, pack: str = "comfyui-ice") -> None:
         """Opens a workflow of a pack as a person does: template browser, the pack's shelf, the card."""
         self.ask("app.extensionManager.command.execute('Comfy.BrowseTemplates');")
+        self.ask("for (const node of app.graph._nodes) node.before = true;")
         for text in (pack, title):
             self._click(text)
-        self.wait("return app.graph?._nodes?.length > 0 && !document.querySelector('[role=dialog]');")
+        self.wait("return app.graph?._nodes?.length > 0 && !app.graph._nodes.some(node => node.before);")
+        self.wait("return !document.querySelector('[role=dialog]');")
+        time.sleep(1)
 
     def _click(self, text: str, seconds: float = 120) -> None:
-        """Clicks the first visible element with exactly this text; TimeoutError when none comes."""
-        deadline, leaf = time.monotonic() + seconds, f"//*[not(*) and normalize-space(.)='{text}']"
+        """Clicks the first visible element of a dialog with just this text; TimeoutError when none comes."""
+        leaf = f"//*[@role='dialog']//*[not(*) and normalize-space(.)='{text}']"
+        deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             # A list that is still filling may take an element away between finding and clicking it.
             with suppress(StaleElementReferenceException, ElementClickInterceptedException):
@@ -99,6 +108,15 @@ class Page:
                         return
             time.sleep(0.3)
         raise TimeoutError(f"the page shows no {text!r} after {seconds:.0f} s")
+
+    def zoom(self) -> float:
+        """How large the graph is drawn; the page shows no text below 0.57."""
+        return float(self.ask("return app.canvas.ds.scale;"))
+
+    def wait_for_pictures(self, seconds: float = 20) -> None:
+        """Until every picture in view is there, so that a photograph shows it."""
+        self.wait("return app.graph._nodes.every(n => (n.imgs ?? []).every(i => i.complete));", seconds)
+        time.sleep(1)
 
     def fit(self) -> None:
         """Brings the whole graph into view."""
@@ -166,20 +184,21 @@ class Page:
         found = self.driver.find_elements(By.CSS_SELECTOR, ".p-dialog, .p-toast-message, [role=dialog]")
         return [element.text for element in found if element.is_displayed()]
 
+    def complaints(self) -> list[str]:
+        """Errors on the page's console since this was asked last, but for files that are not there and
+        addresses that it may not ask."""
+        known = ("Failed to load resource", "Content Security Policy", "Fetch API cannot load")
+        messages = [e["message"] for e in self.driver.get_log("browser") if e["level"] == "SEVERE"]
+        return [message for message in messages if not any(one in message for one in known)]
+
     def picture(self) -> Image.Image:
         """What the window shows."""
         return Image.open(io.BytesIO(self.driver.get_screenshot_as_png())).convert("RGB")
 
     def screenshot(self, path: Path) -> None:
-        """The whole window as a PNG."""
+        """The whole window."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        self.picture().save(path, optimize=True)
-
-    def thumbnail(self, path: Path, side: int) -> None:
-        """The graph without the page's bars, as a JPEG for the template browser."""
-        picture = self.picture().crop((LEFT, TOP - 15, SIZE[0], SIZE[1] - BOTTOM))
-        picture.thumbnail((side, side))
-        picture.save(path, quality=88, optimize=True)
+        self.picture().save(path, quality=85, optimize=True)
 
     def node_picture(self, node: int, path: Path, width: int = 440) -> None:
         """One node at its own size with what it shows, as a JPEG of at most `width` pixels' width."""
@@ -217,7 +236,7 @@ def opened(url: str) -> Iterator[Page]:
     """The page of the server in a window of its own with a fresh profile."""
     with tempfile.TemporaryDirectory() as profile:
         options = webdriver.ChromeOptions()
-        options.binary_location = shutil.which("chromium") or "chromium"
+        options.binary_location = _browser() or _BROWSERS[0]
         for argument in (*_ARGUMENTS, f"--user-data-dir={profile}"):
             options.add_argument(argument)
         service = webdriver.ChromeService(shutil.which("chromedriver"))

@@ -1,7 +1,7 @@
-"""Writes the example workflows, in the forms of ComfyUI's page and of its API, and takes their pictures.
+"""Writes example workflows and blueprints, in the forms of ComfyUI's page and API, and takes their pictures.
 
-    python tools/make_workflows.py               # workflows/*.json and workflows/api/*.json
-    python tools/make_workflows.py --pictures    # runs the demo and photographs workflows and nodes
+    python tools/make_workflows.py               # workflows/*.json, workflows/api/*.json, subgraphs/*.json
+    python tools/make_workflows.py --pictures    # runs them with the demo's model, photographs all
 
 Needs a ComfyUI (COMFYUI_PATH, see tools/comfy_host.py) to read the nodes' fields from; the pictures need
 Debian's chromium and the dependency group `browser`.
@@ -15,65 +15,92 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 if (_root := str(Path(__file__).absolute().parents[1])) not in sys.path:
     sys.path.append(_root)
+
+from PIL import Image
 
 from ice_core.files.images import to_pil
 from ice_core.world.renderer import render
 from ice_core.world.scenes import sample_scene
 from tools.comfy_client import Client
 from tools.comfy_host import PACK, Server, find_hosts, running
-from tools.workflow_designs import CHECKPOINT, DEMO_SEED, DESIGNS, PHOTO
+from tools.workflow_blueprints import BLUEPRINTS, blueprint
+from tools.workflow_designs import CHECKPOINT, DEMO_SEED, DESIGNS, PHOTO, reading
+from tools.workflow_results import result_picture
 
-WORKFLOWS = PACK / "workflows"
+if TYPE_CHECKING:
+    from tools.comfy_page import Page
+
+WORKFLOWS, SUBGRAPHS = PACK / "workflows", PACK / "subgraphs"
 HELP = PACK / "web" / "docs"
 """The nodes' help pages, each with its picture beside it."""
-SCREENSHOT = PACK / "docs" / "comfyui-demo.png"
-THUMBNAIL_SIDE = 800
+DOCS = PACK / "docs"
+THUMBNAIL_SIDE = 640
 
 
 def write_workflows(server: Server) -> list[str]:
-    """Both forms of every design; returns their titles."""
+    """Both forms of every design, and the blueprints; returns the designs' titles."""
     object_info = Client(server.url).get("/object_info")
     titles = []
-    (WORKFLOWS / "api").mkdir(parents=True, exist_ok=True)
     for design in DESIGNS.values():
         sheet = design(object_info)
-        for path, value in (
-            (WORKFLOWS / f"{sheet.title}.json", sheet.workflow()),
-            (WORKFLOWS / "api" / f"{sheet.title}.json", sheet.prompt()),
-        ):
-            text = json.dumps(value, indent=1, ensure_ascii=False)
-            path.write_text(text + "\n", encoding="utf-8")
-            print(path)
+        _write(WORKFLOWS / f"{sheet.title}.json", sheet.workflow())
+        _write(WORKFLOWS / "api" / f"{sheet.title}.json", sheet.prompt())
         titles.append(sheet.title)
+    for name in BLUEPRINTS:
+        _write(SUBGRAPHS / f"{name}.json", blueprint(object_info, name))
     return titles
 
 
+def _write(path: Path, value: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    print(path)
+
+
 def take_pictures(server: Server, titles: Sequence[str]) -> None:
-    """Photographs every workflow and every node; those that need no download are run first."""
-    from tools.comfy_page import SIZE, opened
+    """Photographs every workflow as it opens and every node, and shows what each workflow is for.
+
+    Those that need a checkpoint are run with the demo's model for that, and photographed as they are.
+    """
+    from tools.comfy_page import opened
 
     put_stand_ins(server)
-    pictured: set[str] = set()
+    client, pictured = Client(server.url), set[str]()
     with opened(server.url) as page:
         for n, title in enumerate(titles):
-            page.load((WORKFLOWS / f"{title}.json").read_text(encoding="utf-8"))
+            page.open_template(title)
+            page.wait_for_pictures()
             runs = not any(node["type"] == "CheckpointLoaderSimple" for node in page.nodes())
             if runs:
-                print(f"{title}: {page.run():.0f} s")
-            if n == 0:
-                page.screenshot(SCREENSHOT)
-            page.thumbnail(WORKFLOWS / f"{title}.jpg", THUMBNAIL_SIDE)
+                print(f"{title}: {page.run(1800):.0f} s", flush=True)
+            page.screenshot(DOCS / f"workflow-{n + 1}.jpg")
             if not runs:
                 continue
-            page.resize(SIZE[0], 2 * SIZE[1])
-            for node in page.nodes():
-                if node["type"].startswith("ICE") and node["type"] not in pictured:
-                    page.node_picture(node["id"], HELP / f"{node['type']}.jpg")
-                    pictured.add(node["type"])
-            page.resize(*SIZE)
+            pictured |= picture_nodes(page, pictured)
+        page.load(json.dumps(reading(client.get("/object_info")).workflow()))
+        page.run(1800)
+        picture_nodes(page, pictured)
+    for title in titles:
+        graph = json.loads((WORKFLOWS / "api" / f"{title}.json").read_text(encoding="utf-8"))
+        path = WORKFLOWS / f"{title}.jpg"
+        result_picture(client, graph, THUMBNAIL_SIDE).save(path, quality=88, optimize=True)
+        print(path)
+
+
+def picture_nodes(page: Page, pictured: set[str]) -> set[str]:
+    """A picture of each of this pack's nodes on the page for its help, but of those that have one."""
+    from tools.comfy_page import SIZE
+
+    page.resize(SIZE[0], 2 * SIZE[1])
+    new = {node["type"]: node["id"] for node in page.nodes() if node["type"].startswith("ICE")}
+    for kind in new.keys() - pictured:
+        page.node_picture(new[kind], HELP / f"{kind}.jpg")
+    page.resize(*SIZE)
+    return set(new)
 
 
 def put_stand_ins(server: Server) -> None:
@@ -81,13 +108,20 @@ def put_stand_ins(server: Server) -> None:
     checkpoints = server.models("checkpoints")
     checkpoints.mkdir(parents=True, exist_ok=True)
     (checkpoints / CHECKPOINT).touch()
+    Client(server.url).upload(stand_in(), PHOTO)
+
+
+def stand_in() -> Image.Image:
+    """A scene of the demo's world in the place of a photograph, transparent where its first object is."""
     rendered = render([sample_scene(DEMO_SEED, count=2)])
-    Client(server.url).upload(to_pil(rendered.images[0]), PHOTO)
+    picture = to_pil(rendered.images[0])
+    picture.putalpha(to_pil(1 - rendered.masks[0, 0].float()).convert("L"))
+    return picture
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--pictures", action="store_true", help="run the demo and take the pictures, too")
+    parser.add_argument("--pictures", action="store_true", help="run them and take the pictures, too")
     options = parser.parse_args(arguments)
     hosts = find_hosts()
     if not hosts:

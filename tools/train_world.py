@@ -20,13 +20,13 @@ from safetensors.torch import save_file
 from world import clip, denoiser, judge, vae
 from world.checkpoint import load_state, save_state
 from world.data import RenderedSet, judge_set, training_set
+from world.judging import WEIGHTS as JUDGE_FILE
 from world.shipped import Shipped, shipped
 
-from ice_core.localization.retrieval.dictionary import default_cache_folder
+from ice_core.localization.retrieval.cache import default_cache_folder
 from ice_core.standalone.ldm import text_state_from_open_clip, to_original_layout
 from ice_core.world.architecture import METADATA
 from ice_core.world.bundled import CLIP_FILE, MODEL_FILE, WEIGHTS
-from ice_core.world.judge import WEIGHTS as JUDGE_FILE
 
 STAGES = ("vae", "clip", "judge", "unet", "decoder", "export")
 
@@ -61,6 +61,11 @@ def _export(
     save_file(image, folder / CLIP_FILE.name)
     for name in (MODEL_FILE.name, CLIP_FILE.name):
         print(f"{name}: {(folder / name).stat().st_size / 2**20:.1f} MiB")
+
+
+def _judge_file(out: Path) -> Path:
+    """The judge is no part of the package, and lies beside the tools unless another folder was asked for."""
+    return JUDGE_FILE if out == WEIGHTS else out / JUDGE_FILE.name
 
 
 def main() -> None:
@@ -99,7 +104,7 @@ def main() -> None:
         test = RenderedSet(data.scenes[:held_out], data.images[:held_out], data.masks[:held_out])
         model = judge.train(train, args.judge_steps, device, start.judge)
         print("judge on held-out renders:", judge.accuracy(model, test, device))
-        save_file(_half(model.state_dict()), args.out / JUDGE_FILE.name)
+        save_file(_half(model.state_dict()), _judge_file(args.out))
     if set(args.only) <= {"judge"}:
         return
 

@@ -20,7 +20,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from ice_core.concepts import Concept, ConceptSet, unique_key
-from ice_core.localization.loop import Retrieves
+from ice_core.localization.naming import Retrieves
 from ice_core.localization.segmentation import SegmentationConfig, segment
 from ice_core.model.backbone import Backbone
 

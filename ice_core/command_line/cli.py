@@ -16,6 +16,9 @@ from pathlib import Path
 from typing import TextIO
 
 from ice_core.command_line import commands
+from ice_core.command_line.batch_arguments import add_batch
+from ice_core.command_line.file_arguments import add_convert, add_inspect
+from ice_core.command_line.library_arguments import add_library, add_library_option
 from ice_core.command_line.stopping import stopped_once
 from ice_core.errors import IceError
 from ice_core.run.defaults import ANCHORED_STEPS, AXES, BUNDLED_STEPS, CHECKPOINT_STEPS, CLIP, DTYPES, METHODS
@@ -67,21 +70,30 @@ def build_parser() -> argparse.ArgumentParser:
     extract.add_argument("images", nargs="*", type=Path, metavar="IMAGE", help="PNG, JPEG or WebP, any size")
     extract.add_argument("--seed", type=_seed, help="seed of everything (0)")
     _add_model_options(extract)
+    _add_naming_options(extract)
     extract.add_argument(
-        "--clip",
-        type=_name,
-        metavar="NAME",
-        help=f"open_clip model that names the objects, as NAME/WEIGHTS or NAME=FILE ({CLIP})",
+        "--masks",
+        nargs="+",
+        type=Path,
+        metavar="PNG",
+        help="objects you marked, white is inside; one per label",
     )
     extract.add_argument(
-        "--vocabulary", type=Path, metavar="FILE", help="words that may name an object, one per line"
+        "--refine-masks", action="store_true", help="the masks are rough: redraw them along contours"
     )
-    extract.add_argument("--labels", type=_words, metavar="A,B", help="names of the objects to look for")
     extract.add_argument(
-        "--masks", nargs="+", type=Path, metavar="PNG", help="one per label, white is inside"
+        "--body-parts", action="store_true", help="objects may be named hand, eye, tail and the like"
     )
     _add_run_options(extract, "./ice-output/<name of the picture>")
+    add_library_option(extract)
     extract.set_defaults(run=commands.extract)
+
+    batch = subparsers.add_parser("batch", help="take a folder of pictures apart into a library")
+    add_batch(batch)
+    batch.add_argument("--seed", type=_seed, help="seed of everything (0)")
+    _add_model_options(batch)
+    _add_naming_options(batch)
+    _add_learning_options(batch)
 
     compose = subparsers.add_parser(
         "compose",
@@ -97,7 +109,8 @@ def build_parser() -> argparse.ArgumentParser:
         action="append",
         required=True,
         metavar="ALIAS=DIR",
-        help="output folder of an extraction, or an embedding file; for a single one ALIAS= may be left out",
+        help="output folder of an extraction, a concept set or an embedding file; for a single one ALIAS= "
+        "may be left out",
     )
     compose.add_argument(
         "--lora", type=Path, metavar="FILE", help="lora.safetensors of an extraction with --refine"
@@ -113,6 +126,10 @@ def build_parser() -> argparse.ArgumentParser:
         help="picture to write (./ice-output/composed.png); counted up, never overwritten",
     )
     compose.set_defaults(run=commands.compose)
+
+    add_library(subparsers)
+    add_inspect(subparsers)
+    add_convert(subparsers)
     return parser
 
 
@@ -136,7 +153,20 @@ def _add_precision(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_run_options(parser: argparse.ArgumentParser, out: str) -> None:
+def _add_naming_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--clip",
+        type=_name,
+        metavar="NAME",
+        help=f"open_clip model that names the objects, as NAME/WEIGHTS or NAME=FILE ({CLIP})",
+    )
+    parser.add_argument(
+        "--vocabulary", type=Path, metavar="FILE", help="words that may name an object, one per line"
+    )
+    parser.add_argument("--labels", type=_words, metavar="A,B", help="names of the objects to look for")
+
+
+def _add_learning_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--axes",
         type=_words,
@@ -145,22 +175,10 @@ def _add_run_options(parser: argparse.ArgumentParser, out: str) -> None:
         f"line in a file, finish=@FILE ({','.join(AXES)})",
     )
     parser.add_argument(
-        "--set",
-        action="append",
-        metavar="OBJECT.AXIS=VALUE",
-        help="what an object is like, where it is misread; without a VALUE the property is left out",
-    )
-    parser.add_argument(
         "--method",
         choices=METHODS,
         help="words: nothing is trained; anchored: tokens start at the words read of an object; paper: as "
         "published; inversion: one plain token per object (anchored)",
-    )
-    parser.add_argument(
-        "--budget",
-        type=_positive,
-        metavar="SECONDS",
-        help="end training after so long, with --method anchored",
     )
     parser.add_argument(
         "--steps",
@@ -168,6 +186,22 @@ def _add_run_options(parser: argparse.ArgumentParser, out: str) -> None:
         metavar="N",
         help=f"training steps (at most {ANCHORED_STEPS} with --method anchored, which ends when it has "
         f"settled; else {BUNDLED_STEPS} with the bundled model, {CHECKPOINT_STEPS} with a checkpoint)",
+    )
+
+
+def _add_run_options(parser: argparse.ArgumentParser, out: str) -> None:
+    _add_learning_options(parser)
+    parser.add_argument(
+        "--set",
+        action="append",
+        metavar="OBJECT.AXIS=VALUE",
+        help="what an object is like, where it is misread; without a VALUE the property is left out",
+    )
+    parser.add_argument(
+        "--budget",
+        type=_positive,
+        metavar="SECONDS",
+        help="end training after so long, with --method anchored",
     )
     parser.add_argument(
         "--refine",

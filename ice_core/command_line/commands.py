@@ -11,18 +11,26 @@ import re
 import shlex
 import sys
 from collections.abc import Generator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ice_core.command_line.console import progress_display
+from ice_core.command_line.library_commands import file_result
 from ice_core.errors import IceError
 from ice_core.files.names import check_length, is_text, printable
 from ice_core.files.paths import check_tensor_folder, check_writable, free_folder, free_path
+from ice_core.library.store import Library
 from ice_core.run.defaults import AXES, BUNDLED_STEPS, CHECKPOINT_STEPS, METHOD, SNAPSHOT_EVERY
 from ice_core.run.report import OUTPUTS
 
 _FIXED = ("seed", "out", "axes", "set", "method", "budget", "steps", "refine", "dtype")
 """Options that a run keeps when it is resumed."""
+
+_WHAT_IS_FOUND = (
+    "labels", "masks", "refine_masks", "body_parts", "checkpoint", "clip", "vocabulary",
+)  # fmt: skip
+"""Options of extracting that a run keeps when it is resumed."""
 
 if TYPE_CHECKING:
     from ice_core.attributes.values import Axis
@@ -40,7 +48,7 @@ def demo(arguments: argparse.Namespace) -> None:
         return
     out = _output_folder(arguments.out or Path("ice-output/demo"))
     seed = arguments.seed or 0
-    settings, axes = _settings(arguments, seed, BUNDLED_STEPS, bundled=True)
+    settings, axes = settings_for(arguments, seed, BUNDLED_STEPS, bundled=True)
     from ice_core.api import load_retriever, reading_towers
     from ice_core.run import pipeline
     from ice_core.world.renderer import render
@@ -62,7 +70,7 @@ def demo(arguments: argparse.Namespace) -> None:
 
 def extract(arguments: argparse.Namespace) -> None:
     if arguments.resume:
-        _resume(arguments, ("images", *_FIXED, "labels", "masks", "checkpoint", "clip", "vocabulary"))
+        _resume(arguments, ("images", *_FIXED, *_WHAT_IS_FOUND))
         return
     images, labels, masks = arguments.images, arguments.labels, arguments.masks
     if not images:
@@ -70,10 +78,18 @@ def extract(arguments: argparse.Namespace) -> None:
     for path in (*images, *(masks or ()), arguments.checkpoint, arguments.vocabulary):
         if path is not None and not os.path.isfile(path):
             raise IceError(f"there is no file {path}")
-    if masks and len(masks) != len(labels or ()):
-        raise IceError(f"{len(masks)} masks for {len(labels or ())} labels; give one label per mask")
-    if labels and (arguments.clip or arguments.vocabulary):
-        raise IceError("--labels names the objects, --clip and --vocabulary have no use; leave them out")
+    if masks and labels and len(masks) != len(labels):
+        raise IceError(f"{len(masks)} masks for {len(labels)} labels; give one label per mask, or none")
+    if arguments.refine_masks and not masks:
+        raise IceError("--refine-masks redraws given masks; give some with --masks")
+    if arguments.body_parts and (arguments.vocabulary or not arguments.checkpoint):
+        raise IceError(
+            "--body-parts adds to the words for photographs; give --checkpoint, and no --vocabulary"
+        )
+    if labels and (arguments.clip or arguments.vocabulary or arguments.body_parts):
+        raise IceError(
+            "--labels names the objects, --clip, --vocabulary and --body-parts have no use; leave them out"
+        )
     if masks and len(images) > 1:
         raise IceError(f"masks belong to one picture, but {len(images)} were given; extract them one by one")
     parent = arguments.out or Path("ice-output")
@@ -82,8 +98,14 @@ def extract(arguments: argparse.Namespace) -> None:
     for path in images:
         wanted = parent / _folder_name(path) if several else parent
         outs.append(_output_folder(wanted, outs))
+    if arguments.library:
+        # Not only when everything is learned.
+        Library(arguments.library).close()
     steps = CHECKPOINT_STEPS if arguments.checkpoint else BUNDLED_STEPS
-    settings, axes = _settings(arguments, arguments.seed or 0, steps, bundled=not arguments.checkpoint)
+    settings, axes = settings_for(arguments, arguments.seed or 0, steps, bundled=not arguments.checkpoint)
+
+    if arguments.refine_masks:
+        settings = replace(settings, localization=replace(settings.localization, refine_masks=True))
 
     from ice_core.api import reading_towers
     from ice_core.files.images import load_image_with_notes, load_mask
@@ -122,6 +144,8 @@ def extract(arguments: argparse.Namespace) -> None:
             overruled=arguments.set or (), towers=reading_towers(backbone),
         )  # fmt: skip
         _print_result(_follow(events, out), out)
+        if arguments.library:
+            file_result(arguments.library, out, str(path))
 
 
 def _resume(arguments: argparse.Namespace, fixed: Sequence[str]) -> None:
@@ -145,6 +169,8 @@ def _resume(arguments: argparse.Namespace, fixed: Sequence[str]) -> None:
     judge = load_retriever(backbone, start.source["clip"] or None).model if "clip" in start.source else None
     events = pipeline.resume(backbone, out, arguments.preview_every or 0, judge)
     _print_result(_follow(events, out), out)
+    if library := getattr(arguments, "library", None):
+        file_result(library, out, start.source.get("picture", str(out)))
 
 
 def compose(arguments: argparse.Namespace) -> None:
@@ -176,14 +202,14 @@ def compose(arguments: argparse.Namespace) -> None:
     import torch
 
     from ice_core.composition import parse_prompt
-    from ice_core.files.embeddings import load_concepts, load_token
+    from ice_core.files.embeddings import open_concepts
     from ice_core.files.images import save_png
     from ice_core.files.lora import load_lora, lora_header
     from ice_core.model.sampling import SamplingConfig, sample_each
     from ice_core.run.events import Progress
 
     loaded: dict[str, LearnedConcepts | Token] = {
-        alias: load_token(path) if path.is_file() else load_concepts(path) for alias, path in sources.items()
+        alias: open_concepts(path) for alias, path in sources.items()
     }
     lora = load_lora(arguments.lora) if arguments.lora else None
     backbone = _backbone(arguments.checkpoint, arguments.device, arguments.dtype)
@@ -214,7 +240,7 @@ def compose(arguments: argparse.Namespace) -> None:
         raise KeyboardInterrupt(f"{done} of {arguments.count} pictures are written") from None
 
 
-def _settings(
+def settings_for(
     arguments: argparse.Namespace, seed: int, steps: int, bundled: bool
 ) -> tuple[ExtractionSettings, tuple[Axis, ...]]:
     """Settings, and their axes with values. bundled: whether the rendered world's model is used, which draws
@@ -268,12 +294,15 @@ def _retriever(arguments: argparse.Namespace, backbone: Backbone) -> tuple[Retri
 
     vocabulary = None
     if arguments.vocabulary:
-        try:
-            vocabulary = Vocabulary.from_text(arguments.vocabulary.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError) as error:
-            raise IceError(f"cannot read the words in {arguments.vocabulary}: {error}") from error
+        vocabulary = Vocabulary.from_file(arguments.vocabulary)
+    elif arguments.body_parts:
+        vocabulary = Vocabulary.built_in(body_parts=True)
     retriever = load_retriever(backbone, arguments.clip, vocabulary)
-    centred = "not centred" if retriever.image_mean is None else "centred on the model's image mean"
+    centred = {
+        "none": "not centred",
+        "image_mean": "centred on the model's image mean",
+        "photographs": "centred on the mean of scikit-image's photographs",
+    }[retriever.centred_by]
     words = len(retriever.vocabulary.words)
     return retriever, [f"objects named by {retriever.model.name} out of {words} words; pictures {centred}"]
 
@@ -327,6 +356,7 @@ def _print_result(report: Report, out: Path) -> None:
     for concept in report.concepts:
         print(f"{concept.key}: score {concept.score:.2f}, {concept.area_share:.1%} of the picture")
     print(f"embeddings:    {out / 'embeddings'}")
+    print(f"concept set:   {out / report.concept_set}")
     if report.lora:
         print(f"LoRA:          {out / report.lora}")
     print(f"contact sheet: {out / report.pictures['sheet']}")

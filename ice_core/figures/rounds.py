@@ -8,6 +8,7 @@ from typing import Any
 
 from PIL import Image, ImageDraw
 
+from ice_core.concepts import Concept
 from ice_core.figures.lettering import GREY, INK, LINE, PAPER, font, framed, heading, listed, shorten, small
 from ice_core.figures.pictures import color_of, overlay
 from ice_core.files.images import to_pil
@@ -46,14 +47,28 @@ def rounds_figure(rounds: Sequence[LocalizationRound]) -> Image.Image:
 
 
 def considered(step: LocalizationRound) -> list[dict[str, Any]]:
-    """The words of a round, best first, with their similarity to what was looked at (None where the
-    retriever gives none)."""
-    return [{"label": c.label, "similarity": getattr(c, "similarity", None)} for c in step.candidates]
+    """The words of a round, best first, with their similarity to what was looked at and their definition
+    (None where the retriever gives none)."""
+    return [
+        {
+            "label": c.label,
+            "similarity": getattr(c, "similarity", None),
+            "definition": getattr(c, "definition", None),
+        }
+        for c in step.candidates
+    ]
 
 
 def _outcome(step: LocalizationRound) -> str:
-    keys = [concept.key for concept in step.found]
-    return f"{listed(keys)} found" if keys else "nothing new found"
+    names = [_with_finer(concept) for concept in step.found]
+    return f"{listed(names)} found" if names else "nothing new found"
+
+
+def _with_finer(concept: Concept) -> str:
+    """ "dog (golden retriever 62%)" where a finer name is known."""
+    if not concept.finer:
+        return concept.key
+    return f"{concept.key} ({concept.finer[0].value} {concept.finer[0].weight:.0%})"
 
 
 def _words(draw: ImageDraw.ImageDraw, step: LocalizationRound, at: tuple[int, int]) -> None:

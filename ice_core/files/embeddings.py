@@ -9,28 +9,22 @@ object has one of several rows, the whole of it in the order of prompts, for `em
 from __future__ import annotations
 
 import json
-import pickle
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-
-import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
-from torch import Tensor
 
 from ice_core.composition import placeholders, whole
 from ice_core.concepts import LearnedConcept, LearnedConcepts, readings_from_plain, readings_to_plain
 from ice_core.errors import IceError
+from ice_core.files.concept_set import concept_sets_in, is_concept_set, load_concept_set
 from ice_core.files.names import as_disks_compare, check_name
 from ice_core.files.paths import atomic_write, free_path, safe_path
+from ice_core.files.token_file import WHOLE, check_alike, load_token, token_of
 from ice_core.model.backbone import Token
+from ice_core.tensor_files.safetensors_file import TensorFile, read_header, read_tensors, tensor_bytes
 from ice_core.version import package_version
 
 _ROLES = ("instance", "object")
-_WHOLE = "whole"
-_ENCODER_OF_WIDTH = {1024: "clip_h", 1280: "clip_g"}
-"""Whose rows others' `emb_params` holds, by width; anything else is read as CLIP-L's."""
+_REMEDY = "remove the damaged file or extract again"
 
 
 def check_names(keys: Sequence[str], axes: Sequence[str], folder: Path = Path(".")) -> None:
@@ -92,7 +86,7 @@ def save_token(
     }
     optional = {"description": description, "date": date, "thumbnail": thumbnail}
     header |= {f"modelspec.{key}": value for key, value in optional.items() if value}
-    return atomic_write(path, save(tensors, header))
+    return atomic_write(path, tensor_bytes(tensors, header))
 
 
 def save_concepts(
@@ -138,7 +132,7 @@ def save_concepts(
                 "ice.key": concept.key,
                 "ice.label": concept.label,
                 "ice.index": str(index),
-                "ice.role": "axis" if axis else part or _WHOLE,
+                "ice.role": "axis" if axis else part or WHOLE,
                 "ice.axis": axis,
                 "ice.axes": json.dumps(list(learned.axes)),
                 "ice.parts": json.dumps(parts),
@@ -166,139 +160,95 @@ def _describe(concept: LearnedConcept, part: str) -> str:
     return f"{what}, learned from a single picture."
 
 
-def load_token(path: Path) -> Token:
-    """Read a textual inversion of any maker as rows [n, D] per text encoder, float32.
-
-    `.safetensors`; `.pt` and `.bin` only as far as torch.load(weights_only=True) goes. A file of ours keeps
-    its token name, any other takes the file's. Raises IceError for a file that holds no embedding.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise IceError(f"there is no embedding file {path}")
-    header: dict[str, str] = {}
-    if path.suffix == ".safetensors":
-        header, tensors = _read_safetensors(path)
-    elif path.suffix in (".pt", ".bin"):
-        tensors = _read_pickle(path)
-    else:
-        raise IceError(f"{path} is not an embedding; give a .safetensors, .pt or .bin file")
-    rows = {k: v for k, v in tensors.items() if k.startswith("clip_")}
-    if not rows and tensors:
-        first = tensors.get("emb_params", next(iter(tensors.values())))
-        rows = {_encoder_of(header, first): first}
-    rows = {k: (v[None] if v.ndim == 1 else v).float() for k, v in rows.items()}
-    if not rows or any(v.ndim != 2 or not v.numel() for v in rows.values()):
-        raise IceError(f"{path} holds no embedding rows; it is not a textual inversion")
-    if not all(v.isfinite().all() for v in rows.values()):
-        raise IceError(f"{path} holds values that are not numbers; train or download it again")
-    if "ice.key" not in header:
-        return Token(path.stem, rows)
-    if header.get("ice.role") == _WHOLE:
-        return Token(header["ice.key"], rows)
-    return Token(f"{header['ice.key']}.{header.get('ice.axis') or header.get('ice.role')}", rows)
-
-
-def _encoder_of(header: Mapping[str, str], rows: Tensor) -> str:
-    """Whose rows `emb_params` holds: as one of our files says, else by their width."""
-    said = header.get("ice.encoders", "")
-    if found := re.fullmatch(r'\["(clip_\w+)"\]', said):
-        return found[1]
-    return _ENCODER_OF_WIDTH.get(rows.shape[-1] if rows.ndim else 0, "clip_l")
-
-
-def _read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            return dict(file.metadata() or {}), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise IceError(f"cannot read {path}: {error}; the file is damaged or no safetensors file") from error
-
-
-def _read_pickle(path: Path) -> dict[str, Tensor]:
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
-        raise IceError(
-            f"cannot read {path} safely: the file is damaged or holds more than tensors; "
-            "convert it to .safetensors first"
-        ) from error
-    if isinstance(content, Mapping) and isinstance(content.get("string_to_param"), Mapping):
-        content = content["string_to_param"]
-    if isinstance(content, Tensor):
-        content = {"emb_params": content}
-    if not isinstance(content, Mapping):
-        return {}
-    return {str(k): v.detach() for k, v in content.items() if isinstance(v, Tensor)}
-
-
 def load_concepts(folder: Path | str) -> LearnedConcepts:
-    """Read what `save_concepts` wrote, from the files' headers alone; `folder` may be the run's own folder.
+    """Read what `save_concepts` wrote, from the files' headers alone; `folder` may be the run's own folder,
+    or a concept set, a folder that holds one and no embeddings too.
 
     The tokens' files are read, those of whole objects are made of them. Raises IceError when there is
     nothing, when a concept's object token is missing or the instance token that it had, or when files of
     different runs are mixed.
     """
     folder = Path(folder)
+    if folder.is_file():
+        return load_concept_set(folder).learned
     if not folder.is_dir():
         raise IceError(f"there is no folder {folder}; give the output folder of an extraction")
-    found: dict[tuple[int, str], dict[str, tuple[dict[str, str], Token]]] = {}
     for source in (folder, folder / "embeddings"):
-        for path in sorted(source.glob("*.safetensors")):
-            header = _read_header(path)
-            if "ice.key" in header and header.get("ice.role") != _WHOLE:
-                try:
-                    slot = found.setdefault((int(header["ice.index"]), header["ice.key"]), {})
-                    slot[header["ice.axis"] or header["ice.role"]] = header, load_token(path)
-                except (KeyError, ValueError) as error:
-                    if isinstance(error, IceError):
-                        raise
-                    raise IceError(f"the header of {path} is incomplete: {error}; extract again") from error
-        if found:
-            break
+        if learned := concepts_of(sorted(source.glob("*.safetensors")), folder):
+            return learned
+    if sets := concept_sets_in(folder):
+        if len(sets) > 1:
+            names = ", ".join(path.name for path in sets)
+            raise IceError(f"{folder} holds several concept sets ({names}); give the path of one")
+        return load_concept_set(sets[0]).learned
+    raise IceError(f"no learned concepts in {folder}; give the output folder of an extraction")
+
+
+def concepts_of(paths: Sequence[Path], where: Path) -> LearnedConcepts | None:
+    """The concepts whose tokens' files are among these; None where none is. where: for messages.
+
+    Raises IceError as `load_concepts` does.
+    """
+    found: dict[tuple[int, str], dict[str, TensorFile]] = {}
+    for path in paths:
+        header = read_header(path, _REMEDY)[0]
+        if "ice.key" in header and header.get("ice.role") != WHOLE:
+            file = read_tensors(path, _REMEDY)
+            slot = found.setdefault((file.entry("ice.index", int, 0), header["ice.key"]), {})
+            slot[header.get("ice.axis") or header.get("ice.role", "")] = file
     if not found:
-        raise IceError(f"no learned concepts in {folder}; give the output folder of an extraction")
-    first = next(header for roles in found.values() for header, _ in roles.values())
+        return None
+    first = next(file for roles in found.values() for file in roles.values())
     for roles in found.values():
-        for header, _ in roles.values():
-            if _run_of(header) != _run_of(first):
-                raise IceError(f"{folder} mixes files of several extractions; keep each in its own folder")
-    axes = tuple(json.loads(first["ice.axes"]))
-    return LearnedConcepts(
-        concepts=tuple(_concept(key, roles, axes, folder) for (_, key), roles in sorted(found.items())),
+        for file in roles.values():
+            if _run_of(file.header) != _run_of(first.header):
+                raise IceError(f"{where} mixes files of several extractions; keep each in its own folder")
+    axes = tuple(str(axis) for axis in first.entry("ice.axes", list, []))
+    learned = LearnedConcepts(
+        concepts=tuple(_concept(key, roles, axes, where) for (_, key), roles in sorted(found.items())),
         axes=axes,
-        base_name=first.get("ice.base_name", ""),
-        base_fingerprint=first.get("ice.base_fingerprint", ""),
-        architecture=first.get("ice.architecture", ""),
-        seed=int(first.get("ice.seed", 0)),
-        steps=int(first.get("ice.steps", 0)),
+        base_name=first.header.get("ice.base_name", ""),
+        base_fingerprint=first.header.get("ice.base_fingerprint", ""),
+        architecture=first.header.get("ice.architecture", ""),
+        seed=first.entry("ice.seed", int, 0),
+        steps=first.entry("ice.steps", int, 0),
     )
+    return check_alike(learned, str(where))
 
 
-def _read_header(path: Path) -> dict[str, str]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            return dict(file.metadata() or {})
-    except (SafetensorError, OSError) as error:
-        raise IceError(f"cannot read {path}: {error}; remove the damaged file or extract again") from error
+def open_concepts(path: Path | str) -> LearnedConcepts | Token:
+    """What a prompt can name of a path: concepts of a folder or a concept set, or an embedding's token.
+
+    Raises IceError for anything else.
+    """
+    path = Path(path)
+    if path.is_dir() or (path.suffix.lower() == ".safetensors" and is_concept_set(read_header(path)[0])):
+        return load_concepts(path)
+    return load_token(path)
 
 
 def _run_of(header: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(header.get(f"ice.{k}", "") for k in ("base_fingerprint", "axes", "seed", "steps"))
 
 
-def _concept(
-    key: str, roles: Mapping[str, tuple[dict[str, str], Token]], axes: Sequence[str], folder: Path
-) -> LearnedConcept:
-    wanted = next(iter(roles.values()))[0].get("ice.parts")
+def _concept(key: str, roles: Mapping[str, TensorFile], axes: Sequence[str], where: Path) -> LearnedConcept:
+    wanted = next(iter(roles.values())).entry("ice.parts", list, list(_ROLES))
     for role in _ROLES:
-        if role not in roles and (wanted is None or role in json.loads(wanted)):
-            raise IceError(f"{file_name(key, role)} is missing in {folder}; put it back or extract again")
-    header = roles["object"][0]
+        if role not in roles and (role == "object" or role in wanted):
+            raise IceError(f"{file_name(key, role)} is missing in {where}; put it back or extract again")
+    tokens = {role: token_of(file) for role, file in roles.items()}
+    of = roles["object"]
+    try:
+        readings = readings_from_plain({"": of.entry("ice.readings", dict, {})})[""]
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise IceError(
+            f"the readings in the header of {of.path} are damaged ({error!r}); {_REMEDY}"
+        ) from error
     return LearnedConcept(
         key=key,
-        label=header["ice.label"],
-        instance=roles["instance"][1] if "instance" in roles else None,
-        object=roles["object"][1],
-        intrinsics={axis: roles[axis][1] for axis in axes if axis in roles},
-        readings=readings_from_plain({"": json.loads(header.get("ice.readings", "{}"))})[""],
+        label=of.header.get("ice.label", key),
+        instance=tokens.get("instance"),
+        object=tokens["object"],
+        intrinsics={axis: tokens[axis] for axis in axes if axis in tokens},
+        readings=readings,
     )

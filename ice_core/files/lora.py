@@ -8,12 +8,11 @@ the file.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from ice_core.composition import described
@@ -22,6 +21,7 @@ from ice_core.errors import IceError
 from ice_core.files.paths import atomic_write, free_path
 from ice_core.model.backbone import Prompt
 from ice_core.model.lora import Lora
+from ice_core.tensor_files.safetensors_file import read_header, read_tensors, tensor_bytes
 from ice_core.version import package_version
 
 _DOWN, _UP, _ALPHA = ".lora_down.weight", ".lora_up.weight", ".alpha"
@@ -57,17 +57,21 @@ def lora_from_state_dict(state: Mapping[str, Tensor], where: str = "the LoRA") -
         if "." + kind == _ALPHA:
             if value.numel() != 1:
                 raise IceError(f"{where} holds {key!r} of shape {tuple(value.shape)}; it must be one number")
-            alphas[name] = float(value)
+            if value.is_complex() or not math.isfinite(alpha := float(value)):
+                raise IceError(f"{where} holds {key!r} of {value.item()}; train or download it again")
+            alphas[name] = alpha
         else:
+            if value.ndim != 2 or value.is_complex():
+                raise IceError(f"{where} holds {key!r} of shape {tuple(value.shape)}; it must be a matrix")
             (down if "." + kind == _DOWN else up)[name] = value.detach().float().cpu()
+    alphas = {name: alphas.get(name, float(len(value))) for name, value in down.items()}
+    first = next((value for value in alphas.values() if value), 1.0)
+    for name in down.keys() & up.keys():
+        if alphas[name] != first:
+            up[name] = up[name] * (alphas[name] / first)
     if not all(bool(v.isfinite().all()) for v in (*down.values(), *up.values())):
         raise IceError(f"{where} holds values that are not numbers; train or download it again")
-    alphas = {name: alphas.get(name, float(len(value))) for name, value in down.items()}
-    alpha = next((value for value in alphas.values() if value), 1.0)
-    for name in down.keys() & up.keys():
-        if alphas[name] != alpha:
-            up[name] = up[name] * (alphas[name] / alpha)
-    return Lora(down, up, alpha)
+    return Lora(down, up, first)
 
 
 def save_lora(
@@ -109,7 +113,7 @@ def save_lora(
     }
     optional = {"date": date, "thumbnail": thumbnail}
     header |= {f"modelspec.{key}": value for key, value in optional.items() if value}
-    return atomic_write(path, save(tensors, header))
+    return atomic_write(path, tensor_bytes(tensors, header))
 
 
 def _describe(labels: Sequence[str]) -> str:
@@ -123,20 +127,11 @@ def load_lora(path: Path) -> Lora:
     Raises IceError for a file that is missing, damaged, or holds something else. Whether it fits a model
     is for `Lora.check` to say.
     """
-    return lora_from_state_dict(_read(path)[1], str(path))
+    if not Path(path).is_file():
+        raise IceError(f"there is no LoRA file {path}")
+    return lora_from_state_dict(read_tensors(path).tensors, str(path))
 
 
 def lora_header(path: Path) -> dict[str, str]:
     """What a LoRA's file says about itself; empty for one without a header. Raises IceError."""
-    return _read(path)[0]
-
-
-def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
-    path = Path(path)
-    if not path.is_file():
-        raise IceError(f"there is no LoRA file {path}")
-    try:
-        with safe_open(path, framework="pt") as file:
-            return dict(file.metadata() or {}), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise IceError(f"cannot read {path}: {error}; the file is damaged or no safetensors file") from error
+    return read_header(path)[0]

@@ -42,8 +42,10 @@ def check_name(name: str) -> None:
     Refused: empty names, `..`, absolute paths, drive letters, NUL and other control characters, spaces,
     commas, braces, the devices of Windows ("con"), and parts of more than `MAX_BYTES` bytes.
     """
+    if not name:
+        raise IceError("the name is empty; write one, such as 'ball'")
     parts = parts_of(name)
-    if not name or any(part in ("", ".", "..") for part in parts) or _DRIVE.match(name):
+    if any(part in ("", ".", "..") for part in parts) or _DRIVE.match(name):
         raise IceError(f"the name {name!r} leaves the output folder; use a plain name such as 'ball'")
     if not is_text(name):
         raise IceError(f"the name {name!r} is not UTF-8 text; type it anew, or set the terminal to UTF-8")

@@ -22,7 +22,8 @@ class LocalizationConfig:
     picture. min_area: an object covers more than this share. patience: end after so many rounds in a row that
     find nothing new (ours: a word may be wrong, the next one right). neck: objects that touch are taken
     apart where their mask is at most this narrow, relative to the smaller one's thickness (ours; 0
-    leaves them together).
+    leaves them together). refine_masks: outlines of given masks are rough, draw them anew along the picture's
+    contours.
     """
 
     max_rounds: int = 10
@@ -30,6 +31,7 @@ class LocalizationConfig:
     min_area: float = 0.025
     patience: int = 3
     neck: float = 0.7
+    refine_masks: bool = False
     strategy: Strategy = "objects"
     objects: ObjectsConfig = field(default_factory=ObjectsConfig)
     segmentation: SegmentationConfig = field(default_factory=SegmentationConfig)

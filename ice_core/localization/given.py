@@ -8,11 +8,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ice_core.concepts import Concept, ConceptSet, unique_key
+from ice_core.concepts import Candidate, Concept, ConceptSet, unique_key
 from ice_core.errors import IceError
 from ice_core.localization.config import LocalizationConfig
 from ice_core.localization.masking import explained, extend, new_concepts
-from ice_core.localization.segmentation import Segmentation, check_picture, contrast, find_objects, segment
+from ice_core.localization.naming import Retrieves, alone, named
+from ice_core.localization.segmentation import (
+    Segmentation,
+    check_picture,
+    contrast,
+    find_objects,
+    redrawn,
+    segment,
+)
 from ice_core.model.backbone import Backbone
 
 _USUALLY_COVERED, _LEAST_COVERED = 0.2, 0.05
@@ -77,27 +85,58 @@ def _owners(masks: Sequence[Tensor], places: Mapping[str, Segmentation]) -> list
     return owners
 
 
-def concepts_from_masks(image: Tensor, labels: Sequence[str], masks: Sequence[Tensor] | Tensor) -> ConceptSet:
-    """Concepts the user marked: image [3, H, W] in 0..1, one word and one mask [h, w] each.
+def concepts_from_masks(
+    image: Tensor,
+    labels: Sequence[str] | None,
+    masks: Sequence[Tensor] | Tensor,
+    retriever: Retrieves | None = None,
+    refine: bool = False,
+) -> ConceptSet:
+    """Concepts the user marked: image [3, H, W] in 0..1, one mask [h, w] each, and one word each, or None for
+    words that the retriever finds for each alone.
 
-    Masks are bool, or numbers of which those above 0.5 count, and are resized (nearest) to the image.
-    Everything outside of them is background. Raises IceError for what is no picture, empty words, and
-    masks that are empty, misshapen or not one per word.
+    Masks are bool, or numbers of which those above 0.5 count, and are resized (nearest) to the image. With
+    `refine` they are rough: their outlines are drawn anew along the picture's contours. Everything outside
+    of them is background. Raises IceError for what is no picture, empty words, and masks that are empty,
+    misshapen or not one per word.
     """
     check_picture(image)
     image = image.detach().float().cpu().clamp(0, 1)
-    labels = _check_labels(labels)
-    if len(labels) != len(masks):
-        words = f"{len(labels)} words ({', '.join(labels)})"
-        raise IceError(f"{words} but {len(masks)} masks; give one mask per word")
+    given = None if labels is None else _check_labels(labels)
+    if given is not None and len(given) != len(masks):
+        words = f"{_counted(len(given), 'word')} ({', '.join(given)})"
+        raise IceError(f"{words} but {_counted(len(masks), 'mask')}; give one mask per word")
+    if not len(masks):
+        raise IceError("no masks were given; mark at least one object")
+    titles = [repr(word) for word in given] if given else [f"object {n}" for n in range(1, len(masks) + 1)]
+    sized = [
+        _resized(mask, title, image.shape[1], image.shape[2])
+        for mask, title in zip(masks, titles, strict=True)
+    ]
+    if refine:
+        sized = redrawn(sized, image)
+    names = [(word, ()) for word in given] if given else _names(image, sized, retriever)
     concepts: dict[str, Concept] = {}
-    for label, mask in zip(labels, masks, strict=True):
+    for (label, finer), mask in zip(names, sized, strict=True):
         key = unique_key(label, concepts)
-        concepts[key] = Concept(key, label, _resized(mask, label, image.shape[1], image.shape[2]), 1.0)
+        concepts[key] = Concept(key, label, mask, 1.0, finer)
     background = torch.ones(image.shape[1:], dtype=torch.bool)
     for concept in concepts.values():
         background &= ~concept.mask
     return ConceptSet(image, tuple(concepts.values()), background)
+
+
+def _names(
+    image: Tensor, masks: Sequence[Tensor], retriever: Retrieves | None
+) -> list[tuple[str, tuple[Candidate, ...]]]:
+    """A word for each mask [H, W], and finer ones."""
+    if retriever is None:
+        raise IceError("the masks have no words and there is nothing to find any; give one word per mask")
+    return [named(retriever.retrieve(alone(image, mask))) for mask in masks]
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _check_labels(labels: Sequence[str]) -> list[str]:
@@ -111,17 +150,17 @@ def _check_labels(labels: Sequence[str]) -> list[str]:
     return stripped
 
 
-def _resized(mask: Tensor, label: str, height: int, width: int) -> Tensor:
+def _resized(mask: Tensor, title: str, height: int, width: int) -> Tensor:
     """A mask [h, w] or [1, h, w] as [height, width] bool on the CPU, checked."""
     shape = list(mask.shape)
     if mask.ndim == 3 and shape[0] == 1:
         mask = mask[0]
     if mask.ndim != 2 or 0 in shape:
-        raise IceError(f"the mask of {label!r} has shape {shape}; it must be [height, width]")
+        raise IceError(f"the mask of {title} has shape {shape}; it must be [height, width]")
     values = mask.detach().float().cpu()
     if not values.isfinite().all():
-        raise IceError(f"the mask of {label!r} holds NaN or infinite values; draw it again")
+        raise IceError(f"the mask of {title} holds NaN or infinite values; draw it again")
     resized = F.interpolate(values[None, None], size=(height, width), mode="nearest-exact")[0, 0] > 0.5
     if not resized.any():
-        raise IceError(f"the mask of {label!r} is empty; mark the pixels of the object")
+        raise IceError(f"the mask of {title} is empty; mark the pixels of the object")
     return resized

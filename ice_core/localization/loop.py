@@ -6,30 +6,19 @@ on. By objects (ours, the default): find them all in one pass and name each.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ice_core.concepts import Concept, ConceptSet, unique_key
 from ice_core.localization.config import LocalizationConfig
 from ice_core.localization.masking import explained, extend, new_concepts
+from ice_core.localization.naming import Retrieves, alone, named
 from ice_core.localization.segmentation import check_picture, contrast, find_objects, segment
 from ice_core.model.backbone import Backbone
-
-_MARGIN = 1 / 128
-NAMELESS = "object"
-"""What a found object is called that no word was found for."""
-
-
-class Retrieves(Protocol):
-    """Names what is in a picture."""
-
-    def retrieve(self, image: Tensor, used: Sequence[str] = ()) -> Sequence[Any]:
-        """Candidates for an image [3, H, W], best first, each with a `.label`; none like a used one."""
 
 
 @dataclass(frozen=True)
@@ -72,14 +61,6 @@ def localize(
         yield from _by_words(backbone, retriever, image, config, generator)
 
 
-def alone(image: Tensor, mask: Tensor) -> Tensor:
-    """An object of an image [3, H, W] on black, with a little of what is around its mask [H, W] bool: a
-    mask that is tight hides the outline, by which things are known."""
-    margin = max(1, round(_MARGIN * min(mask.shape)))
-    wide = F.max_pool2d(mask[None].float(), 2 * margin + 1, 1, margin)[0] > 0
-    return image * wide
-
-
 def _by_objects(
     backbone: Backbone,
     retriever: Retrieves,
@@ -96,10 +77,10 @@ def _by_objects(
     for index, mask in enumerate(masks, 1):
         seen = alone(image, mask)
         candidates = tuple(retriever.retrieve(seen))
-        label = candidates[0].label if candidates else NAMELESS
+        label, finer = named(candidates)
         key = unique_key(label, keys)
         keys.add(key)
-        found = (Concept(key, label, mask, contrast(objects.relevance, mask, rest)),)
+        found = (Concept(key, label, mask, contrast(objects.relevance, mask, rest), finer),)
         result = extend(result, found, rest)
         ended = ""
         if index == len(masks):

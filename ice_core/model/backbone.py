@@ -7,7 +7,7 @@ place of embedding-table rows, so that nothing in the user's model or tokenizer 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -32,6 +32,7 @@ class Token:
 
 
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
+_WEIGHTED = re.compile(r"(.*\S)\s*:\s*(\d*\.?\d+)")
 
 
 @dataclass(frozen=True)
@@ -42,15 +43,16 @@ class Prompt:
 
     @classmethod
     def parse(cls, text: str, tokens: Mapping[str, Token]) -> Prompt:
-        """Turn "a photo of a {ball}" into a prompt; every `{name}` must be a key of `tokens`.
+        """Turn "a photo of a {ball}" into a prompt; every `{name}` must be a key of `tokens`, capital letters
+        aside.
 
         Raises IceError for an unknown placeholder, with the names that exist; for a property that a known
-        object lacks, with those that it has.
+        object lacks, with those that it has; for weights and choices within the braces.
         """
         parts: list[str | Token] = []
         end = 0
         for match in _PLACEHOLDER.finditer(text):
-            name = match.group(1).strip()
+            name = _meant(match.group(1).strip(), tokens)
             if name not in tokens:
                 raise IceError(f"the prompt names {{{name}}}, {_unknown(name, tuple(tokens))}")
             parts += [text[end : match.start()].strip(), tokens[name]]
@@ -72,6 +74,20 @@ class Prompt:
         A whole object is `embedding:ball`, a file of several rows."""
         names = (p if isinstance(p, str) else "embedding:" + p.name.replace(".", "_") for p in self.parts)
         return " ".join(names)
+
+
+def _meant(name: str, known: Iterable[str]) -> str:
+    """The known name that is the same but for capital letters, if there is one only; else the name itself.
+
+    Raises IceError where the braces hold what other tools write into them.
+    """
+    if weighted := _WEIGHTED.fullmatch(name):
+        inner, weight = weighted.groups()
+        raise IceError(f"a weight stands outside the braces: write ({{{inner}}}:{weight}) for {{{name}}}")
+    if "|" in name:
+        raise IceError(f"{{{name}}} is a choice of words, which is not drawn here: write one of them")
+    alike = [one for one in known if one.casefold() == name.casefold()]
+    return alike[0] if len(alike) == 1 else name
 
 
 def _unknown(name: str, known: Sequence[str]) -> str:

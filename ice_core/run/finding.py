@@ -13,7 +13,8 @@ from ice_core.errors import IceError
 from ice_core.figures.rounds import considered
 from ice_core.files.images import resize, working_size
 from ice_core.localization.given import concepts_from_labels, concepts_from_masks
-from ice_core.localization.loop import LocalizationRound, Retrieves, localize
+from ice_core.localization.loop import LocalizationRound, localize
+from ice_core.localization.naming import Retrieves
 from ice_core.localization.retrieval.retriever import Retriever
 from ice_core.model.backbone import Backbone
 from ice_core.run.events import Progress, RunEvent
@@ -29,7 +30,8 @@ def find(
     masks: Sequence[Tensor] | None,
 ) -> Generator[RunEvent, None, tuple[ConceptSet, tuple[LocalizationRound, ...]]]:
     """Stage One at the size the model works at -> objects, and the rounds in which they were found (none
-    for what a user named or marked). Raises IceError when nothing is found."""
+    for what a user named or marked; masks without words are named by the retriever). Raises IceError when
+    nothing is found."""
     stage, config = "finding objects", settings.localization
     size = working_size(image.shape[1], image.shape[2], backbone.native_size, backbone.multiple)
     small = resize(image, size)
@@ -37,8 +39,10 @@ def find(
     total = config.max_rounds
     rounds: list[LocalizationRound] = []
     yield Progress(stage, 0, total)
-    if labels and masks is not None:
-        result = concepts_from_masks(small, labels, masks)
+    if masks is not None:
+        if not labels and retriever is not None:
+            yield from _prepared(retriever)
+        result = concepts_from_masks(small, labels or None, masks, retriever, config.refine_masks)
     elif labels:
         result = concepts_from_labels(backbone, small, labels, config, generator)
     else:
@@ -64,13 +68,19 @@ def _prepared(retriever: Retrieves) -> Generator[RunEvent, None, None]:
 
 
 def rounds_to_plain(rounds: Sequence[LocalizationRound]) -> tuple[dict[str, Any], ...]:
-    """Rounds for `report.json`: word, words considered with their similarities, keys of what was found,
-    share of the picture that is left, and for the last one why it ended."""
+    """Rounds for `report.json`: word, words considered with their similarities, keys of what was found with
+    finer names and their probabilities, share of the picture that is left, and for the last one why it
+    ended."""
     return tuple(
         {
             "label": step.label,
             "considered": considered(step),
             "found": [concept.key for concept in step.found],
+            "finer": {
+                concept.key: {one.value: one.weight for one in concept.finer}
+                for concept in step.found
+                if concept.finer
+            },
             "unexplained": step.result.unexplained,
             "ended": step.ended,
         }

@@ -8,16 +8,19 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
-
-from ice_core.concepts import Concept, ConceptSet
+from ice_core.concepts import Concept, ConceptSet, readings_from_plain
 from ice_core.errors import IceError
 from ice_core.files.paths import atomic_write, write_json
+from ice_core.tensor_files.safetensors_file import TensorFile, read_tensors, tensor_bytes
+from ice_core.training.plain import checked, restored
 from ice_core.training.refinement_state import RefinementState
 from ice_core.training.state import TrainingState
 
 RUN_FILE = "run.json"
+_FOUND = "found.safetensors"
+_FOLDERS = ("embeddings", "masks", "rows", "previews")
+"""Below a run's folder, what it writes into."""
+_DAMAGE = (OSError, KeyError, TypeError, ValueError, RecursionError)
 
 
 @dataclass(frozen=True)
@@ -73,14 +76,27 @@ class RunFolder:
         return self.path / "rounds.png"
 
     @property
+    def concept_set(self) -> Path:
+        return self.path / "concepts.safetensors"
+
+    @property
     def started(self) -> bool:
         """Whether there is something to go on from."""
         return (self.path / RUN_FILE).exists()
 
     def check_free(self) -> None:
-        """Raise IceError when a run has begun here, whose result another one would overwrite."""
+        """Raise IceError when a run has begun here, whose result another one would overwrite, and where
+        `check_own` does."""
+        self.check_own()
         if self.started:
             raise IceError(f"{self.path} holds a run already; resume it, or choose another folder")
+
+    def check_own(self) -> None:
+        """Raise IceError when something below the folder is a link, through which it would be written
+        elsewhere."""
+        for path in (self.path / name for name in _FOLDERS):
+            if path.is_symlink():
+                raise IceError(f"{path} is a link, and files would be written elsewhere; remove the link")
 
     def save_start(self, start: RunStart, concepts: ConceptSet) -> None:
         """Write what was found, then `run.json`, whose presence means that the run can go on.
@@ -92,25 +108,21 @@ class RunFolder:
         tensors = {"background": concepts.background.byte(), "image": image}
         tensors |= {f"mask/{c.key}": c.mask.byte() for c in concepts.concepts}
         found = [{"key": c.key, "label": c.label, "score": c.score} for c in concepts.concepts]
-        atomic_write(self.path / "concepts.safetensors", save(tensors, {"ice.concepts": json.dumps(found)}))
+        atomic_write(self.path / _FOUND, tensor_bytes(tensors, {"ice.concepts": json.dumps(found)}))
         write_json(self.path / RUN_FILE, asdict(start))
 
     def load_start(self) -> tuple[RunStart, ConceptSet]:
         """What `save_start` wrote. Raises IceError when there is no run or it is damaged."""
         if not self.started:
             raise IceError(f"there is no run to resume in {self.path}; give the folder of an extraction")
+        self.check_own()
         try:
-            plain = json.loads((self.path / RUN_FILE).read_text(encoding="utf-8"))
-            start = RunStart(
-                **{**plain, "notes": tuple(plain["notes"]), "rounds": tuple(plain.get("rounds", ()))}
-            )
-            with safe_open(self.path / "concepts.safetensors", framework="pt") as file:
-                found = json.loads(file.metadata()["ice.concepts"])
-                concepts = tuple(Concept(mask=file.get_tensor(f"mask/{c['key']}").bool(), **c) for c in found)
-                background, image = file.get_tensor("background").bool(), file.get_tensor("image")
-        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+            start = restored(RunStart, json.loads((self.path / RUN_FILE).read_text(encoding="utf-8")))
+            readings_from_plain(start.readings)
+            concepts = _concepts(read_tensors(self.path / _FOUND))
+        except (*_DAMAGE, AttributeError) as error:
             raise IceError(f"the run in {self.path} cannot be resumed: {error}; extract again") from error
-        return start, ConceptSet(image, concepts, background)
+        return start, concepts
 
     def save_progress(self, state: TrainingState | RefinementState, history: History) -> None:
         """Write where training stands; a crash in between leaves a history that is merely too long."""
@@ -129,9 +141,8 @@ class RunFolder:
         history = History()
         if history_file.exists():
             try:
-                plain = json.loads(history_file.read_text(encoding="utf-8"))
-                history = History(tuple(plain["losses"]), plain["seconds"])
-            except (OSError, KeyError, TypeError, ValueError) as error:
+                history = restored(History, json.loads(history_file.read_text(encoding="utf-8")))
+            except _DAMAGE as error:
                 raise IceError(f"{history_file} is damaged: {error}; extract again") from error
         if not state_file.exists():
             return None, None, History((), history.seconds)
@@ -139,3 +150,19 @@ class RunFolder:
         refined = RefinementState.load(refined_file) if refined_file.exists() else None
         steps = state.step + (refined.step if refined else 0)
         return state, refined, History(history.losses[:steps], history.seconds)
+
+
+def _concepts(file: TensorFile) -> ConceptSet:
+    """What a run found. Raises KeyError, TypeError or ValueError for damage."""
+    image, background = file.tensors["image"], file.tensors["background"].bool()
+    height, width = image.shape[-2:] if image.ndim == 3 else (0, 0)
+    if image.shape[0] != 3 or not image.is_floating_point() or not image.isfinite().all():
+        raise ValueError(f"the picture has shape {tuple(image.shape)}, or values that are not numbers")
+    found = file.entry("ice.concepts", list, [])
+    concepts = tuple(checked(Concept(mask=file.tensors[f"mask/{c['key']}"].bool(), **c)) for c in found)
+    if not concepts:
+        raise ValueError("it found nothing")
+    for mask in (background, *(concept.mask for concept in concepts)):
+        if tuple(mask.shape) != (height, width):
+            raise ValueError(f"a mask of shape {tuple(mask.shape)} for {width} x {height} pixels")
+    return ConceptSet(image.float(), concepts, background)

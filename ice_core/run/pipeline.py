@@ -22,7 +22,7 @@ from ice_core.files.images import save_png
 from ice_core.files.lock import claimed
 from ice_core.files.names import printable
 from ice_core.files.paths import check_tensor_folder
-from ice_core.localization.loop import Retrieves
+from ice_core.localization.naming import Retrieves
 from ice_core.localization.retrieval.retriever import Retriever
 from ice_core.localization.retrieval.towers import ImageTextModel
 from ice_core.model.backbone import Backbone
@@ -59,9 +59,10 @@ def extract(
 ) -> Generator[RunEvent, None, Report]:
     """Find the concepts of a picture [3, H, W] in 0..1, learn their tokens, write everything into `out`.
 
-    Without labels the retriever names what is there; labels alone are looked for; labels with masks [h, w]
-    are taken as they are. What the objects are like on each axis is read by `towers`, without them by the
-    retriever's model, else by the backbone itself; axes: those of `settings.training.axes` with their
+    Without labels the retriever names what is there; labels alone are looked for; masks [h, w] are taken as
+    they are, or redrawn with `settings.localization.refine_masks`, and named by labels or the retriever. What
+    the objects are like on each axis is read by `towers`, without them by the retriever's model, else by the
+    backbone itself; axes: those of `settings.training.axes` with their
     values (None: the shipped dictionaries'); overruled: what is known better, such as
     "vase.material=ceramic". title, source and notes go into the report; with `preview_every` the objects are
     drawn as they are every so many steps. Input is checked when this is called, models work when events
@@ -76,7 +77,7 @@ def extract(
     folder.check_free()
     if retriever is None and not labels:
         raise IceError("without a retriever the objects have to be named: give labels")
-    if masks is not None and len(masks) != len(labels):
+    if masks is not None and labels and len(masks) != len(labels):
         raise IceError(f"{len(masks)} masks for {len(labels)} labels; give one label per mask")
     _check(backbone, retriever, settings, labels, masks is None)
     check_tensor_folder(folder.path)

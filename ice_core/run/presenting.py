@@ -13,8 +13,9 @@ from torch import Tensor
 from ice_core.concepts import Concept, LearnedConcept
 from ice_core.evaluation.quality import Quality, quality
 from ice_core.figures.presentation import Judge, ShownConcept, draw_rows, headline, sheet_of, write_pictures
+from ice_core.files.concept_set import SavedConcepts, save_concept_set
 from ice_core.files.embeddings import save_concepts
-from ice_core.files.images import load_image, resize_mask, save_png
+from ice_core.files.images import jpeg_bytes, load_image, resize_mask, save_png, uri_bytes
 from ice_core.files.paths import safe_path
 from ice_core.localization.retrieval.towers import ImageTextModel
 from ice_core.run.events import Drawn, Progress, RunEvent, Trained
@@ -88,6 +89,7 @@ def present(
     job: Job, folder: RunFolder, start: RunStart, trained: Trained, history: History
 ) -> Generator[RunEvent, None, Report]:
     """Draw the pictures that show the result, write all files, the report last."""
+    folder.check_own()
     backbone, concepts, settings = job.backbone, job.concepts, job.settings
     learned, lora, image = trained.learned, trained.lora, load_image(folder.picture)
     clock = time.monotonic()
@@ -110,6 +112,15 @@ def present(
     )  # fmt: skip
     if start.rounds:
         pictures = {**pictures, "rounds": folder.rounds}
+    concept_set = save_concept_set(
+        SavedConcepts(
+            learned, concepts.concepts, concepts.background, asdict(settings), start.title, start.date,
+            start.version, {name: uri_bytes(uri) for name, uri in thumbnails.items()},
+            jpeg_bytes(load_image(pictures["sheet"])), jpeg_bytes(concepts.image),
+        ),
+        folder.concept_set,
+        replace=True,
+    )  # fmt: skip
     seconds["writing"] = time.monotonic() - clock
 
     def relative(path: Path) -> str:
@@ -148,6 +159,7 @@ def present(
             for concept, row in zip(full, shown, strict=True)
         ),
         rounds=start.rounds,
+        concept_set=relative(concept_set),
         lora=relative(folder.lora) if lora else None,
         pictures={name: relative(path) for name, path in {"input": folder.picture, **pictures}.items()},
         seconds={name: round(value, 3) for name, value in seconds.items()},

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from ice_core.evaluation.quality import Quality
 
 OUTPUTS = (
-    "run.json", "report.json", "history.json", "concepts.safetensors", "training.safetensors",
-    "refinement.safetensors", "lora.safetensors",
+    "run.json", "report.json", "history.json", "concepts.safetensors", "found.safetensors",
+    "training.safetensors", "refinement.safetensors", "lora.safetensors",
     "sheet.png", "input.png", "rounds.png", "overlay.png", "losses.png", "masks", "embeddings", "rows",
 )  # fmt: skip
 """Everything an extraction writes into its folder."""
@@ -46,9 +46,9 @@ class ConceptReport:
 @dataclass(frozen=True)
 class Report:
     """A finished extraction. image_size, working_size: (width, height); unexplained: share of the picture
-    that neither concepts nor background cover; lora: file, relative to the report, where refinement ran;
-    rounds: how the objects were found, see `rounds_to_plain`; seconds: by stage; peak_memory_mib: of the
-    process."""
+    that neither concepts nor background cover; concept_set, lora: files, relative to the report, the latter
+    where refinement ran; rounds: how the objects were found, see `rounds_to_plain`; seconds: by stage;
+    peak_memory_mib: of the process."""
 
     version: str
     date: str
@@ -62,6 +62,7 @@ class Report:
     unexplained: float
     concepts: tuple[ConceptReport, ...]
     rounds: tuple[Mapping[str, Any], ...]
+    concept_set: str
     lora: str | None
     pictures: Mapping[str, str]
     seconds: Mapping[str, float]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, is_dataclass
-from typing import Any, get_type_hints
+from dataclasses import dataclass, field
+from typing import Any
 
 from ice_core.attributes.reading import ReadingConfig
 from ice_core.errors import IceError
@@ -12,6 +12,7 @@ from ice_core.localization.config import LocalizationConfig
 from ice_core.model.sampling import SamplingConfig
 from ice_core.run.defaults import OTHERS
 from ice_core.training.config import TrainingConfig
+from ice_core.training.plain import restored
 from ice_core.training.refinement import RefinementConfig
 
 
@@ -45,25 +46,8 @@ class ExtractionSettings:
     def from_plain(cls, plain: Mapping[str, Any]) -> ExtractionSettings:
         """The inverse of dataclasses.asdict, also after JSON; IceError for settings of another version."""
         try:
-            settings = _restore(cls, plain)
-        except (TypeError, KeyError) as error:
+            return restored(cls, plain)
+        except IceError:
+            raise
+        except (TypeError, ValueError) as error:
             raise IceError(f"the run's settings are of another version ({error}); extract again") from error
-        assert isinstance(settings, cls)
-        return settings
-
-
-def _restore(kind: Any, plain: Mapping[str, Any]) -> Any:
-    hints = get_type_hints(kind)
-    values = {
-        name: _restore(hints[name], value) if is_dataclass(hints[name])
-        else _frozen(value)
-        for name, value in plain.items()
-    }  # fmt: skip
-    return kind(**values)
-
-
-def _frozen(value: Any) -> Any:
-    """Lists of JSON as tuples, within mappings too."""
-    if isinstance(value, Mapping):
-        return {name: _frozen(inner) for name, inner in value.items()}
-    return tuple(value) if isinstance(value, list) else value

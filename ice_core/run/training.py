@@ -62,10 +62,13 @@ class Training:
     """
 
     def __init__(self, job: Job, folder: RunFolder, resume: bool = True) -> None:
+        folder.check_own()
         self.job, self.folder = job, folder
         self.state, self.refined, before = folder.load_progress() if resume else (None, None, History())
         self.losses: list[Mapping[str, float]] = list(before.losses)
         self.seconds = dict(before.seconds)
+        self.kept: int | None = None
+        """The step up to which `keep` has saved; None while it has not."""
 
     def __enter__(self) -> Training:
         return self
@@ -93,6 +96,7 @@ class Training:
         """The tokens of every object."""
         job, config = self.job, self.job.settings.training
         if self.state is not None and self.state.finished:
+            self.state.check(job.backbone, job.concepts, config)
             return learned_so_far(self.state)
         every = math.gcd(config.snapshot_every, job.preview_every)
         yield Progress(LEARNING, self.state.step if self.state else 0, config.steps)
@@ -119,6 +123,7 @@ class Training:
         """The LoRA with which the tokens draw their objects."""
         job, config, before = self.job, self.job.settings.refinement, self.job.settings.training.steps
         if self.refined is not None and self.refined.step == config.steps:
+            self.refined.check(job.backbone, job.concepts, learned, config)
             return self.refined.lora
         every = math.gcd(config.snapshot_every, job.preview_every)
         events = refine(
@@ -184,8 +189,8 @@ class Training:
         except IceError as error:
             logging.warning("ICE: what was learned so far could not be kept: %s", error)
             return
-        done = state.step + (refined.step if refined else 0)
-        logging.info("ICE: what was learned up to step %d is in %s", done, self.folder.path)
+        self.kept = state.step + (refined.step if refined else 0)
+        logging.info("ICE: what was learned up to step %d is in %s", self.kept, self.folder.path)
 
 
 def save_refinement(job: Job, folder: RunFolder, learned: LearnedConcepts, lora: Lora, step: int) -> None:

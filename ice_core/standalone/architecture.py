@@ -36,6 +36,12 @@ class EncoderArchitecture:
     open_clip: bool = False
 
 
+_MOST = 32
+"""Blocks or layers of one kind: the largest CLIP has 32."""
+_MOST_TRANSFORMERS = 100
+"""On the way down of a U-Net: that of SDXL has 24."""
+
+
 @dataclass(frozen=True)
 class Architecture:
     """Keyword arguments for UNet2DConditionModel, the autoencoder and CLIPTextConfig, and facts around them.
@@ -118,7 +124,12 @@ def lacking(error: KeyError) -> IceError:
 def _count(shapes: Shapes, pattern: str) -> int:
     """How many numbers the group of `pattern` takes in keys that begin with it."""
     found = re.compile(pattern)
-    return len({m[1] for key in shapes if (m := found.match(key))})
+    count = len({m[1] for key in shapes if (m := found.match(key))})
+    if count > _MOST:
+        raise IceError(
+            f"this file names {count} blocks or layers where a model has {_MOST} at most; {SUPPORTED}"
+        )
+    return count
 
 
 def unet_config(shapes: Shapes, heads: int | None = None) -> dict[str, Any]:
@@ -151,6 +162,10 @@ def unet_config(shapes: Shapes, heads: int | None = None) -> dict[str, Any]:
         what = f"{heads} attention heads" if heads else f"attention heads of {divisor} channels"
         remedy = "the metadata must give the number of heads as ice.unet_heads" if heads else SUPPORTED
         raise IceError(f"this file's U-Net is {odd[0]} channels wide, which {what} do not divide; {remedy}")
+    if (transformers := layers[0] * sum(depths)) > _MOST_TRANSFORMERS:
+        raise IceError(
+            f"this file's U-Net names {transformers} transformers, more than any model has; {SUPPORTED}"
+        )
     middle = _count(shapes, blocks + r"middle_block\.1\.transformer_blocks\.(\d+)\.")
     conv_in, conv_out = shapes[UNET_PREFIX + "input_blocks.0.0.weight"], shapes[UNET_PREFIX + "out.2.weight"]
     first = UNET_PREFIX + "middle_block.1"

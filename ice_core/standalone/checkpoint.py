@@ -36,8 +36,17 @@ def load_checkpoint(
     Raises IceError for a file that is missing, damaged or holds another kind of model.
     """
     file = open_weights(path)
-    what = foreign(file.shapes)
-    for family in FAMILIES if what is None else ():
-        if family.recognises(file.shapes):
-            return family.load(file, torch.device(device), dtype)
+    try:
+        what = foreign(file.shapes)
+        for family in FAMILIES if what is None else ():
+            if family.recognises(file.shapes):
+                return family.load(file, torch.device(device), dtype)
+    except IceError:
+        raise
+    # A weight of other dimensions than its name promises, or of a size that nothing can be built from.
+    except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError, AssertionError) as error:
+        raise IceError(
+            f"{file.path.name}: its weights are of shapes that do not belong together ({error!r}); it is "
+            f"damaged, download it again"
+        ) from error
     raise IceError(f"{file.path.name}: this file is {what or 'no checkpoint of a known kind'}; {SUPPORTED}")

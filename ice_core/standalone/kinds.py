@@ -29,6 +29,8 @@ _FOREIGN = (
     (r"^edm_vpred\.", "a CosXL checkpoint"),
     (r"^(unet\.)?(down_blocks|up_blocks)\.\d", "a U-Net in diffusers' layout"),
 )
+V_PREDICTION_MARK, ZERO_TERMINAL_MARK = "v_pred", "ztsnr"
+"""Weights without content that mark a model of velocity, and one whose last timestep is pure noise."""
 _CONTEXT = UNET_PREFIX + "middle_block.1.transformer_blocks.0.attn2.to_k.weight"
 _LABEL = UNET_PREFIX + "label_emb.0.0.weight"
 
@@ -46,6 +48,6 @@ def _foreign_u_net(shapes: Shapes) -> str | None:
     """What is told from a supported family by the vectors that a U-Net takes beside text."""
     if _LABEL not in shapes or any(key.startswith("conditioner.embedders.1.") for key in shapes):
         return None
-    context = shapes.get(_CONTEXT, (0, 0))[1]
+    context = next(iter(shapes.get(_CONTEXT, ())[1:]), 0)
     names = {1280: "the refiner of Stable Diffusion XL", 1024: "a Stable Diffusion unCLIP checkpoint"}
     return f"{names[context]} (its U-Net takes text {context} wide)" if context in names else None

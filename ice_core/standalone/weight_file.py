@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import pickle
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
@@ -14,7 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from ice_core.errors import IceError
-from ice_core.standalone.kinds import Shapes
+from ice_core.standalone.kinds import V_PREDICTION_MARK, ZERO_TERMINAL_MARK, Shapes
+from ice_core.tensor_files.pickle_file import plain_tensors, read_pickle
+from ice_core.tensor_files.safetensors_file import read_tensors
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -67,38 +68,24 @@ def open_weights(path: Path) -> WeightFile:
     if not path.is_file():
         raise IceError(f"there is no model file at {path}; give the path of a .safetensors checkpoint")
     if path.suffix.lower() == ".safetensors":
-        tensors, metadata = _read_safetensors(path)
+        content = read_tensors(path, "the file is damaged or cut short; download it again")
+        tensors, metadata = dict(content.tensors), dict(content.header)
     elif path.suffix.lower() in (".ckpt", ".pt", ".pth"):
         tensors, metadata = _read_pickle(path), {}
     else:
         raise IceError(f"{path.name} is no checkpoint by its name; give a .safetensors file")
+    # What takes no place in the file could be named without end, but marks are known by name.
+    marks = (V_PREDICTION_MARK, ZERO_TERMINAL_MARK)
+    tensors = {name: value for name, value in tensors.items() if value.numel() or name in marks}
     stat = path.stat()
     fingerprint = partial(_sha256, path.resolve(), stat.st_mtime_ns, stat.st_size)
     return WeightFile(path, tensors, metadata, fingerprint)
 
 
-def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="pt") as file:
-            return {k: file.get_tensor(k) for k in file.keys()}, file.metadata() or {}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError) as error:
-        raise IceError(
-            f"{path} cannot be read ({error}): the file is damaged or cut short; download it again"
-        ) from error
-
-
 def _read_pickle(path: Path) -> dict[str, Tensor]:
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
-        raise IceError(
-            f"{path} cannot be read without running code that is in it, or is damaged; "
-            f"get the same model as .safetensors"
-        ) from error
+    state = read_pickle(path, "get the same model as .safetensors")
     state = state.get("state_dict", state) if isinstance(state, dict) else {}
-    return {k: v for k, v in state.items() if isinstance(k, str) and isinstance(v, Tensor)}
+    return plain_tensors(state) if isinstance(state, dict) else {}
 
 
 @cache

@@ -16,6 +16,7 @@ from ice_core.concepts import ConceptSet, LearnedConcepts
 from ice_core.errors import IceError
 from ice_core.model.backbone import Backbone
 from ice_core.model.lora import Lora
+from ice_core.training.plain import restored
 from ice_core.training.state import picture_hash
 from ice_core.training.state_file import below, check_progress, check_settings, read_state, state_bytes
 
@@ -118,7 +119,7 @@ class RefinementState:
             moments=below(tensors, "moment"),
             prior=tensors["prior"],
             generator=tensors["generator"],
-            config=RefinementConfig(**plain.pop("config")),
+            config=restored(RefinementConfig, plain.pop("config")),
             **plain,
         )
         check_progress(state.step, state.config.steps, state.generator)

@@ -23,7 +23,8 @@ from ice_core.concepts import (
 )
 from ice_core.errors import IceError
 from ice_core.model.backbone import Backbone, Token
-from ice_core.training.config import AnchoredConfig, TrainingConfig
+from ice_core.training.config import TrainingConfig
+from ice_core.training.plain import restored
 from ice_core.training.state_file import below, check_progress, check_settings, read_state, state_bytes
 
 _KIND = "training"
@@ -92,10 +93,7 @@ class TrainingState:
 
     @classmethod
     def _from_parts(cls, plain: dict[str, Any], tensors: Mapping[str, Tensor]) -> TrainingState:
-        settings: dict[str, Any] = {
-            k: tuple(v) if isinstance(v, list) else v for k, v in plain.pop("config").items()
-        }
-        settings["anchored"] = AnchoredConfig(**settings["anchored"])
+        config = restored(TrainingConfig, plain.pop("config"))
         rows: dict[str, dict[str, Tensor]] = {}
         for name, value in below(tensors, "token").items():
             token, encoder = name.rsplit("/", 1)
@@ -107,10 +105,14 @@ class TrainingState:
             tokens={name: Token(name, value) for name, value in rows.items()},
             moments=below(tensors, "moment"),
             generator=tensors["generator"],
-            config=TrainingConfig(**settings),
+            config=config,
             extra=below(tensors, "extra"),
         )
         check_progress(state.step, state.config.steps, state.generator)
+        if not all(
+            value.ndim == 2 and value.isfinite().all() for of in rows.values() for value in of.values()
+        ):
+            raise ValueError("it has rows that are no numbers")
         missing = state._needed() - rows.keys()
         if missing:
             raise ValueError(f"it lacks {', '.join(sorted(missing))}")

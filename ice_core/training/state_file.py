@@ -8,12 +8,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor
 
 from ice_core.errors import IceError
+from ice_core.tensor_files.safetensors_file import read_tensors, tensor_bytes
+from ice_core.training.plain import checked
 
 State = TypeVar("State")
 
@@ -22,9 +22,8 @@ _RNG_BYTES = len(torch.Generator().get_state())
 
 def state_bytes(kind: str, plain: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> bytes:
     """The content of a state's file; kind: "training"."""
-    contiguous = {name: value.contiguous() for name, value in tensors.items()}
     header = {"format": _format(kind), "state": json.dumps(plain, ensure_ascii=False)}
-    return safetensors.torch.save(contiguous, header)
+    return tensor_bytes(tensors, header)
 
 
 def read_state(
@@ -36,18 +35,16 @@ def read_state(
     TypeError and ValueError for damage.
     """
     try:
-        with safetensors.safe_open(str(path), framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, safetensors.SafetensorError) as error:
+        file = read_tensors(Path(path), "start again")
+    except IceError as error:
         raise IceError(f"cannot read the {kind} state {path}: {error}") from error
-    if metadata.get("format") != _format(kind):
+    if file.header.get("format") != _format(kind):
         raise IceError(f"{path} is no {kind} state of this version: choose a file that {kind} saved")
     try:
-        return make(json.loads(metadata["state"]), tensors)
+        return checked(make(file.entry("state", dict, {}), file.tensors))
     except IceError as error:
         raise IceError(f"the {kind} state {path} cannot be used: {error}") from error
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise IceError(f"the {kind} state {path} is damaged ({error}): start again") from error
 
 
@@ -63,6 +60,10 @@ def check_progress(step: int, steps: int, generator: Tensor) -> None:
         raise ValueError(f"step {step} of {steps}")
     if generator.dtype != torch.uint8 or generator.shape != (_RNG_BYTES,):
         raise ValueError("the random generator's state has a wrong size")
+    try:
+        torch.Generator().set_state(generator)
+    except RuntimeError as error:
+        raise ValueError("the random generator's state is none") from error
 
 
 def check_settings(kind: str, before: Any, now: Any, remedy: str) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from ice_core.errors import IceError
 from ice_core.model.backbone import Prompt, Token
+from ice_core.model.encoders import family_of
 
 from .families import family_of_clip
 
@@ -21,8 +22,9 @@ def check_tokens(clip: Any, tokens: Iterable[Token], origin: str = "") -> None:
         widths = {encoder: rows.shape[-1] for encoder, rows in token.rows.items()}
         if widths != here:
             raise IceError(
-                f"the token {token.name} was learned for {widths}{f' ({origin})' if origin else ''}; the "
-                f"connected CLIP takes {here}: use it with the model it was learned for"
+                f"the token {token.name} was learned for {family_of(widths)}"
+                f"{f' ({origin})' if origin else ''}; the connected CLIP is of {family_of(here)}: use it "
+                "with the model it was learned for"
             )
 
 

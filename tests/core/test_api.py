@@ -120,6 +120,7 @@ def test_pictures_are_composed_from_values_folders_and_files(tmp_path: Path) -> 
     token = tmp_path / "one" / "embeddings" / "ball_object.safetensors"
     for prompt, concepts in (
         ("a {ball.object}", tmp_path / "one"),
+        ("a {ball.object}", tmp_path / "one" / "concepts.safetensors"),
         ("a {ball.object}", str(token)),
         ("a {x.ball.object}", {"x": learned, "y": tmp_path / "one"}),
         ("a {y}", {"x": learned, "y": token}),

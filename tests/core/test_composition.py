@@ -65,6 +65,17 @@ def test_an_unknown_placeholder_lists_the_existing_names() -> None:
         parse_prompt("{a.ring.size}", {"a": learned("ball"), "b": learned("cube")}, FakeBackbone())
 
 
+def test_capital_letters_of_a_placeholder_are_forgiven() -> None:
+    prompt = parse_prompt("{A.Ball.Color}", {"a": learned("ball")}, FakeBackbone())
+    assert written(prompt) == "{ball.color}"
+
+
+def test_weights_and_choices_in_braces_are_told_how_they_are_written() -> None:
+    for text, message in (("{ball:1.3}", r"\(\{ball\}:1\.3\)"), ("{red|blue}", "a choice of words")):
+        with pytest.raises(IceError, match=message):
+            parse_prompt(text, {"": learned("ball")}, FakeBackbone())
+
+
 def test_a_property_that_an_object_lacks_lists_those_that_it_has() -> None:
     sources = {"a": learned("ball", axes=("color",)), "b": learned("cube")}
     with pytest.raises(IceError, match="could not be read of this object") as caught:

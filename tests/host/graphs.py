@@ -10,9 +10,13 @@ from typing import Any
 from tools.comfy_client import Graph
 
 WORKFLOWS = Path(__file__).parents[2] / "workflows"
-DEMO = "1 - Demo without downloads"
+SUBGRAPHS = Path(__file__).parents[2] / "subgraphs"
+DEMO, EXTRACT, MIX, COMPOSE, MASKS = (
+    "ICE Demo without downloads", "ICE Textual inversion", "ICE Mix two photos", "ICE Compose saved concepts",
+    "ICE Textual inversion, masks",
+)  # fmt: skip
 QUICK = {
-    "ICEIntrinsicTrainer": {"steps": 8, "preview_every": 4},
+    "ICEIntrinsicTrainer": {"quality": "steps as set", "steps": 8, "preview_every": 4},
     "KSampler": {"steps": 3},
 }
 REFINE_STEPS = 2
@@ -38,13 +42,6 @@ def find(graph: Graph, class_type: str) -> str:
     """The id of the only node of a type."""
     (found,) = [id_ for id_, node in graph.items() if node["class_type"] == class_type]
     return found
-
-
-def with_demo_model(graph: Graph) -> Graph:
-    """The same graph with the bundled model in the place of a checkpoint, which no test can download."""
-    made = copy.deepcopy(graph)
-    made[find(made, "CheckpointLoaderSimple")] = {"class_type": "ICEDemoModel", "inputs": {}}
-    return made
 
 
 class Draft:

@@ -1,16 +1,18 @@
-"""The demo workflow, opened in ComfyUI's own page in Chromium."""
+"""The example workflows in ComfyUI's own page, as a person sees them in a window of 1440 x 900."""
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from graphs import DEMO, WORKFLOWS
+from graphs import DEMO, QUICK, REFINE_STEPS, WORKFLOWS
+from PIL import Image
 
 from tools.comfy_client import Client
-from tools.comfy_graph import NOTES, widget_values
+from tools.comfy_graph import NOTES, has_control, inputs_of, is_widget, subgraphs_of, widget_values
 from tools.comfy_host import Server
 
 if TYPE_CHECKING:
@@ -46,7 +48,7 @@ def test_page_draws_every_node_with_the_values_of_the_file(page: Page, client: C
         shown = drawn[node["id"]]
         assert shown["type"] == node["type"]
         assert not shown["missing"], node["type"]
-        if node["type"] in NOTES:
+        if node["type"] in {*NOTES, *subgraphs_of(workflow)}:
             continue
         fields = dict(shown["widgets"])
         for name, value in widget_values(node, object_info[node["type"]]).items():
@@ -63,7 +65,120 @@ def test_page_keeps_every_link(page: Page, title: str) -> None:
     assert {tuple(link) for link in page.links()} == wanted
 
 
-def test_template_browser_opens_the_demo(page: Page) -> None:
-    page.open_template(DEMO)
+@pytest.mark.parametrize("title", TITLES)
+def test_template_opens_readable_and_without_a_complaint(page: Page, title: str) -> None:
+    page.complaints()
+    page.open_template(title)
 
-    assert {node["type"] for node in page.nodes()} == {node["type"] for node in saved(DEMO)["nodes"]}
+    assert [node["type"] for node in page.nodes()] == [node["type"] for node in saved(title)["nodes"]]
+    assert not any(node["missing"] for node in page.nodes())
+    assert page.zoom() > 0.6, "the page shows no text below 0.57"
+    assert page.complaints() == []
+
+
+def test_the_first_template_is_small(page: Page) -> None:
+    assert len(saved(DEMO)["nodes"]) <= 12
+
+
+def trainer_of(workflow: dict[str, Any]) -> int:
+    (found,) = [node["id"] for node in workflow["nodes"] if node["type"] == "ICEIntrinsicTrainer"]
+    return int(found)
+
+
+def quick_demo(client: Client, **trainer: Any) -> dict[str, Any]:
+    """The demo as the page saves it, with as few steps as show that it works."""
+    workflow, object_info = saved(DEMO), client.get("/object_info")
+    changes = {
+        **QUICK,
+        "ICEIntrinsicTrainer": QUICK["ICEIntrinsicTrainer"] | {"refine_steps": REFINE_STEPS} | trainer,
+    }
+    for nodes in (workflow["nodes"], *(one["nodes"] for one in subgraphs_of(workflow).values())):
+        for node in nodes:
+            if node["type"] in changes:
+                set_fields(node, object_info[node["type"]], changes[node["type"]])
+    return workflow
+
+
+def set_fields(node: dict[str, Any], definition: dict[str, Any], values: dict[str, Any]) -> None:
+    """Puts values into a node as the page saves it, after whose seeds stands what happens to them."""
+    names: list[str] = []
+    for name, (kind, options) in inputs_of(definition).items():
+        if is_widget(kind, options):
+            names += [name, ""] if has_control(name, kind, options) else [name]
+    for name, value in values.items():
+        node["widgets_values"][names.index(name)] = value
+
+
+def test_the_trainer_shows_its_sheet_when_it_is_done(page: Page, client: Client) -> None:
+    workflow = quick_demo(client)
+    page.load(json.dumps(workflow))
+    page.run()
+    trainer = trainer_of(workflow)
+
+    shown = page.ask(
+        f"const i = app.graph.getNodeById({trainer}).imgs[0]; return [i.naturalWidth, i.naturalHeight];"
+    )
+    (name,) = page.ask(f"return app.nodeOutputs[{trainer}].images.map(one => one.filename);")
+    with Image.open(io.BytesIO(client.get_bytes("/view", filename=name, type="temp"))) as sheet:
+        assert tuple(shown) == sheet.size
+    saved_pictures = page.ask("return app.graph._nodes.find(n => n.type === 'SaveImage').imgs.length;")
+    assert saved_pictures == 4
+
+
+def test_the_node_tells_what_cancel_kept(page: Page, client: Client) -> None:
+    workflow = quick_demo(client, steps=500, method="paper", seed=11)
+    trainer = trainer_of(workflow)
+    page.load(json.dumps(workflow))
+    page.ask("app.queuePrompt(0, 1);")
+    page.wait(f"return app.graph.getNodeById({trainer}).progress > 0.01;", 300)
+    client.interrupt()
+    client.settled()
+
+    told = f"app.graph.getNodeById({trainer}).widgets.map(w => String(w.value))"
+    page.wait(f"return {told}.some(text => text.includes('Stopped at step'));", 30)
+    lines = [text for text in page.ask(f"return {told};") if "Stopped at step" in text]
+    assert "ice/interrupted/" in lines[0]
+    kept = page.ask(f"return app.graph.getNodeById({trainer}).serialize().widgets_values;")
+    assert not any("Stopped" in str(value) for value in kept), "the line is no setting of the node"
+
+
+COMPOSER, TRAINER = (
+    f"app.graph._nodes.find(n => n.type === '{kind}')"
+    for kind in ("ICEConceptComposer", "ICEIntrinsicTrainer")
+)
+PROMPT = f"{COMPOSER}.widgets.find(w => w.name === 'prompt').inputEl"
+
+
+def type_into_prompt(page: Page, text: str) -> None:
+    page.ask(
+        f"const area = {PROMPT}; area.value = arguments[0]; area.setSelectionRange(1e6, 1e6);"
+        "area.dispatchEvent(new Event('input', {bubbles: true}));",
+        text,
+    )
+
+
+def test_a_placeholder_is_completed_while_it_is_typed(page: Page) -> None:
+    page.load(json.dumps(saved(DEMO)))
+    type_into_prompt(page, "a photo of a {con")
+    offered = "[...document.querySelectorAll('.ice-completion > div')].map(row => row.textContent)"
+    page.wait(f"return {offered}.length > 0;", 60)
+    assert page.ask(f"return {offered};")[:2] == ["cone", "cone.object"]
+
+    page.ask(f"{PROMPT}.dispatchEvent(new KeyboardEvent('keydown', {{key: 'Enter'}}));")
+    assert page.ask(f"return {PROMPT}.value;") == "a photo of a {cone}"
+
+
+def test_a_wrong_placeholder_is_marked_at_once(page: Page) -> None:
+    page.load(json.dumps(saved(DEMO)))
+    type_into_prompt(page, "a photo of a {teapot.color} cube")
+    page.wait(f"return {PROMPT}.title.includes('teapot');", 60)
+    type_into_prompt(page, "a photo of a {cone.color} cube")
+    page.wait(f"return {PROMPT}.title === '';", 60)
+
+
+def test_inputs_that_most_leave_alone_are_folded_away(page: Page) -> None:
+    page.load(json.dumps(saved(DEMO)))
+    shown = f"{TRAINER}.widgets.filter(w => !w.hidden).map(w => w.name)"
+    assert page.ask(f"return {shown};") == ["axes", "refine_steps", "method", "quality", "more inputs"]
+    page.ask(f"{TRAINER}.widgets.at(-1).callback();")
+    assert {"steps", "seed", "resume", "overrule"} <= set(page.ask(f"return {shown};"))

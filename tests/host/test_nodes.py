@@ -14,6 +14,7 @@ NODES = {
     "ICEConceptRetriever": ("ICE_WORDS", "STRING", "IMAGE"),
     "ICEAttentionSegmentor": ("ICE_CONCEPTS", "MASK", "STRING", "IMAGE", "IMAGE"),
     "ICEIntrinsicTrainer": ("ICE_LEARNED", "LORA_MODEL", "LOSS_MAP", "IMAGE", "IMAGE"),
+    "ICEAttributeReader": ("STRING", "IMAGE"),
     "ICEConceptComposer": ("CONDITIONING", "STRING"),
     "ICESaveConcepts": ("STRING",),
     "ICELoadConcepts": ("ICE_LEARNED", "STRING"),

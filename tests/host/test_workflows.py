@@ -4,23 +4,47 @@ from __future__ import annotations
 
 import io
 import json
+import urllib.error
 import urllib.parse
 
 import pytest
-from graphs import WORKFLOWS, find, quick, with_demo_model, workflow_graph
+from graphs import COMPOSE, DEMO, EXTRACT, MASKS, MIX, SUBGRAPHS, WORKFLOWS, find, quick, workflow_graph
 from PIL import Image
 
-from ice_core.world.renderer import render
-from ice_core.world.scenes import sample_scene
 from tools.comfy_client import Client, Run
 from tools.comfy_graph import api_form, disagreements
-from tools.workflow_designs import DEMO_SEED
+from tools.make_workflows import stand_in
+from tools.workflow_blueprints import BLUEPRINTS
+from tools.workflow_designs import PHOTO
+from tools.workflow_results import with_demo_model
 
 TITLES = sorted(path.stem for path in WORKFLOWS.glob("*.json"))
 
 
-def test_there_are_four() -> None:
-    assert len(TITLES) == 4
+def test_every_workflow_is_known() -> None:
+    assert set(TITLES) == {DEMO, EXTRACT, MIX, COMPOSE, MASKS}
+
+
+@pytest.mark.parametrize("name", BLUEPRINTS)
+def test_blueprints_fit_the_nodes_and_are_offered(client: Client, name: str) -> None:
+    blueprint = json.loads((SUBGRAPHS / f"{name}.json").read_text(encoding="utf-8"))
+    assert list(disagreements(blueprint, client.get("/object_info"))) == []
+    try:
+        offered = client.get("/global_subgraphs")
+    except urllib.error.HTTPError:
+        pytest.skip("this host knows no blueprints of packs")
+    mine = [entry for entry in offered.values() if "comfyui-ice" in json.dumps(entry)]
+    assert name in {entry["name"] for entry in mine}
+
+
+def test_files_that_are_not_there_come_with_an_address() -> None:
+    for title in (EXTRACT, MIX, MASKS):
+        workflow = json.loads((WORKFLOWS / f"{title}.json").read_text(encoding="utf-8"))
+        (loader,) = [node for node in workflow["nodes"] if node["type"] == "CheckpointLoaderSimple"]
+        (model,) = loader["properties"]["models"]
+        assert model["name"] == loader["widgets_values"][0]
+        assert model["url"].endswith(model["name"])
+        assert model["directory"] == "checkpoints"
 
 
 @pytest.mark.parametrize("title", TITLES)
@@ -59,17 +83,12 @@ def test_template_browser_shows_it_with_a_thumbnail(client: Client, title: str) 
 @pytest.fixture
 def photo(client: Client) -> str:
     """Name of an uploaded picture, transparent where the first of its two objects is."""
-    rendered = render([sample_scene(DEMO_SEED, count=2)])
-    pixels = (rendered.images[0].movedim(0, -1) * 255).round().byte().numpy()
-    picture = Image.fromarray(pixels)
-    picture.putalpha(Image.fromarray(255 - rendered.masks[0, 0].byte().mul(255).numpy()))
-    return client.upload(picture, "ice-test-photo.png")
+    return client.upload(stand_in(), PHOTO)
 
 
-def test_extracting_from_a_photo_runs(client: Client, photo: str) -> None:
-    graph = with_demo_model(quick(workflow_graph("2 - Extract concepts from your photo")))
-    graph[find(graph, "LoadImage")]["inputs"]["image"] = photo
-    graph[find(graph, "ICEConceptRetriever")]["inputs"]["source"] = "bundled demo CLIP"
+@pytest.mark.parametrize("title", [EXTRACT, MIX, MASKS])
+def test_workflows_for_photos_run(client: Client, photo: str, title: str) -> None:
+    graph = with_demo_model(quick(workflow_graph(title)))
 
     run = client.run(graph)
 
@@ -77,18 +96,9 @@ def test_extracting_from_a_photo_runs(client: Client, photo: str) -> None:
 
 
 def test_composing_runs_on_what_the_demo_saved(demo_run: Run, client: Client) -> None:
-    graph = quick(workflow_graph("3 - Compose learned concepts"))
+    graph = quick(workflow_graph(COMPOSE))
 
     run = client.run(graph)
 
     assert run.status == "success", run.error
     assert len(client.pictures(run, find(graph, "SaveImage"))) == 4
-
-
-def test_own_masks_run(client: Client, photo: str) -> None:
-    graph = with_demo_model(quick(workflow_graph("4 - Bring your own masks")))
-    graph[find(graph, "LoadImage")]["inputs"]["image"] = photo
-
-    run = client.run(graph)
-
-    assert run.status == "success", run.error

@@ -93,6 +93,59 @@ def test_before_training_the_axes_are_known_and_the_objects_are_not() -> None:
     assert not accepted("a {b.ball.color}", a=known)
 
 
+def with_words(source: Any = "bundled demo CLIP", vocabulary: Any = "") -> dict[str, Any]:
+    made = graph(EVERY)
+    made["1"]["inputs"]["words"] = ["5", 0]
+    inputs = {"source": source, "vocabulary": vocabulary}
+    return made | {"5": {"class_type": "ICEConceptRetriever", "inputs": inputs}}
+
+
+def test_found_objects_are_named_by_words_of_the_vocabulary_alone() -> None:
+    known = names(["2", 0], with_words())
+    assert accepted("{a.cone.color} {a.cube-2.object} {a.object}", a=known)
+    with pytest.raises(IceError, match=r"\{a\.teapot\.object\}; there are: .*\{a\.cone\}.*\.color"):
+        check_prompt("a {a.teapot.object}", {"a": known})
+
+
+def test_near_words_of_a_long_vocabulary_are_named() -> None:
+    known = names(["2", 0], with_words("open_clip model"))
+    assert accepted("{a.teapot.color} {a.vase}", a=known)
+    with pytest.raises(IceError, match=r"words of the vocabulary, such as .*\{vase\}"):
+        check_prompt("a {a.vasee.color}", {"a": known})
+
+
+def test_ones_own_vocabulary_is_what_objects_are_named_by() -> None:
+    known = names(["2", 0], with_words("open_clip model", "wine glass, vase"))
+    assert accepted("{a.wine-glass.color} {a.vase-3}", a=known)
+    assert not accepted("{a.teapot.color}", a=known)
+
+
+@pytest.mark.parametrize(
+    ("source", "vocabulary"), [(["9", 0], ""), ("open_clip model", ["9", 0]), ("x", ",")]
+)
+def test_a_vocabulary_that_is_not_known_lets_every_name_pass(source: Any, vocabulary: Any) -> None:
+    assert accepted("{a.anything.color}", a=names(["2", 0], with_words(source, vocabulary)))
+
+
+def test_capital_letters_do_not_count() -> None:
+    assert accepted("{a.Vase.Color} {A.VASE}", a=names(["3", 0], graph()))
+    assert accepted("{a.Cone.Object}", a=names(["2", 0], with_words()))
+
+
+def test_an_input_that_is_not_connected_is_named() -> None:
+    with pytest.raises(IceError, match=r"\{b\.vase\.color\}, but nothing is connected to b; there are: "):
+        check_prompt("a {b.vase.color} cup", {"a": names(["3", 0], graph())})
+
+
+def test_weights_and_choices_within_braces_are_answered_with_how_they_are_written() -> None:
+    known = names(["3", 0], graph())
+    with pytest.raises(IceError, match=r"write \(\{vase\.object\}:1\.3\)"):
+        check_prompt("a {vase.object:1.3}", {"a": known})
+    with pytest.raises(IceError, match=r"\{red\|blue\} is a choice of words"):
+        check_prompt("a {red|blue} {vase}", {"a": known})
+    assert accepted("a ({vase.object}:1.3)", a=known)
+
+
 def test_objects_given_with_masks_are_known_exactly() -> None:
     known = names(["2", 0], graph(MASKS, "ball, Ball\nwine glass"))
     assert accepted("{a.ball.object} {a.ball-2.color} {a.wine-glass.material}", a=known)

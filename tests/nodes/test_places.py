@@ -12,6 +12,7 @@ import torch
 
 from ice_core.concepts import LearnedConcept, LearnedConcepts
 from ice_core.errors import IceError
+from ice_core.files.concept_set import ENDING, SavedConcepts, save_concept_set
 from ice_core.files.embeddings import save_concepts
 from ice_core.model.backbone import Token
 from nodes import places
@@ -54,6 +55,33 @@ def test_only_folders_with_saved_concepts_are_listed(folders: tuple[Path, Path])
     ]
 
 
+def test_concept_sets_are_listed_by_their_names_and_loaded(folders: tuple[Path, Path]) -> None:
+    embeddings, output = folders
+    given = SavedConcepts(learned("ball"))
+    save_concept_set(given, embeddings / "vase.concepts.safetensors")
+    save_concept_set(given, output / "ice" / "demo" / "concepts.safetensors")
+    (embeddings / "style.safetensors").write_bytes(b"")
+    assert sorted(places.saved()) == [
+        "embeddings/vase.concepts.safetensors",
+        "output/ice/demo/concepts.safetensors",
+    ]
+    loaded = places.load("embeddings/vase.concepts.safetensors")
+    assert not isinstance(loaded, places.LoadedConcepts)
+    assert loaded.tokens.keys() == given.learned.tokens.keys()
+    assert "vase.concepts.safetensors".endswith(ENDING)
+    assert ENDING == places._SET
+
+
+def test_links_that_lead_back_up_are_followed_once(folders: tuple[Path, Path]) -> None:
+    embeddings, _ = folders
+    save_concepts(learned("ball"), embeddings / "ice" / "one")
+    for name in ("a", "b"):
+        (embeddings / "ice" / name).symlink_to(embeddings, target_is_directory=True)
+    save_concepts(learned("cube"), embeddings.parent / "shared")
+    (embeddings / "shared").symlink_to(embeddings.parent / "shared", target_is_directory=True)
+    assert sorted(places.saved()) == ["embeddings/ice/one", "embeddings/shared"]
+
+
 def test_folders_that_do_not_exist_hold_nothing(folders: tuple[Path, Path]) -> None:
     assert places.saved() == {}
 
@@ -86,6 +114,20 @@ def test_a_name_that_is_not_listed_is_refused_with_those_that_are(folders: tuple
     save_concepts(learned("ball"), folders[0] / "one")
     with pytest.raises(IceError, match="there are: embeddings/one"):
         places.load("embeddings/../../etc")
+
+
+def test_every_save_has_a_folder_and_a_lora_of_its_own(tmp_path: Path) -> None:
+    root, loras = tmp_path / "embeddings", tmp_path / "loras"
+    loras.mkdir()
+    assert places.unused("ice/demo", root, loras) == "ice/demo"
+    save_concepts(learned("ball"), root / "ice" / "demo")
+    assert places.unused("ice/demo", root, loras) == "ice/demo-2", "another picture's ball or cube alike"
+    (loras / "ice").mkdir()
+    (loras / "ice" / "demo-2.safetensors").touch()
+    assert places.unused("ice/demo", root, loras) == "ice/demo-3", "its LoRA would be another's"
+    assert places.unused("ice", root, loras) == "ice", "a folder of folders holds no save itself"
+    with pytest.raises(IceError):
+        places.unused("../demo", root, loras)
 
 
 def test_a_file_s_name_in_a_prompt_has_its_folder_and_no_ending() -> None:

@@ -31,6 +31,7 @@ class Bar:
 
     cancel_at: int | None = None
     pictures: list[int]
+    results: list[Any]
 
     def __init__(self, total: int) -> None:
         self.total = total
@@ -41,11 +42,18 @@ class Bar:
         if Bar.cancel_at is not None and done >= Bar.cancel_at:
             raise Cancelled
 
+    def result(self, picture: Any) -> None:
+        Bar.results.append(picture)
+
 
 @pytest.fixture(autouse=True)
-def bar(monkeypatch: pytest.MonkeyPatch) -> None:
-    Bar.cancel_at, Bar.pictures = None, []
+def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What was written on the node, in order."""
+    lines: list[str] = []
+    Bar.cancel_at, Bar.pictures, Bar.results = None, [], []
     monkeypatch.setattr(training_run, "Progress", Bar)
+    monkeypatch.setattr(training_run, "say", lines.append)
+    return lines
 
 
 def job(**changes: Any) -> Job:
@@ -112,6 +120,41 @@ def test_cancel_in_the_refinement_keeps_the_lora_too(tmp_path: Path) -> None:
     assert all(torch.equal(resumed.lora.up[name], up) for name, up in straight.lora.up.items())
 
 
+def test_losses_are_a_running_mean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = training_run.run(job(), tmp_path, resume=False).losses
+    monkeypatch.setattr(training_run, "running_mean", lambda values, window: list(values))
+    single = training_run.run(job(), tmp_path, resume=False).losses
+    assert raw != single
+    assert raw[2] == pytest.approx(sum(single[1:4]) / 3)
+
+
+def test_the_sheet_is_the_last_picture_that_the_node_shows(tmp_path: Path) -> None:
+    result = training_run.run(job(preview_every=2), tmp_path, resume=True)
+    assert Bar.results == [result.sheet]
+
+
+def test_the_node_tells_what_cancel_kept_and_where(tmp_path: Path, said: list[str]) -> None:
+    Bar.cancel_at = 4
+    with pytest.raises(Cancelled):
+        training_run.run(job(), tmp_path / "ice" / "interrupted", resume=True)
+    (kept,) = (tmp_path / "ice" / "interrupted").iterdir()
+    assert said[-1].startswith("Stopped at step 3 of 6.")
+    assert f"in ice/interrupted/{kept.name}: Run goes on" in said[-1]
+
+
+def test_the_node_tells_the_stage_and_what_it_took(tmp_path: Path, said: list[str]) -> None:
+    training_run.run(refined(), tmp_path, resume=True)
+    assert said[:-1] == ["learning tokens", "drawing a prior", "refining weights", "drawing pictures"]
+    assert said[-1].startswith("9 steps, ")
+
+
+def test_nothing_is_said_to_be_kept_where_nothing_was(tmp_path: Path, said: list[str]) -> None:
+    Bar.cancel_at = 0
+    with pytest.raises(Cancelled):
+        training_run.run(job(), tmp_path, resume=True)
+    assert said == ["learning tokens"]
+
+
 def test_without_resume_a_kept_state_is_not_looked_at(tmp_path: Path) -> None:
     Bar.cancel_at = 4
     with pytest.raises(Cancelled):
@@ -142,7 +185,7 @@ def test_live_pictures_come_when_asked_for_and_change_no_number(tmp_path: Path) 
     plain = training_run.run(refined(), tmp_path, resume=False)
     assert Bar.pictures == []
     shown = training_run.run(replace(refined(), preview_every=2), tmp_path, resume=False)
-    assert Bar.pictures == [2, 4, 6, 8]
+    assert Bar.pictures == [2, 4, 6, 8, 9], "four previews, and the object's row while the sheet is drawn"
     assert same(shown, plain)
 
 

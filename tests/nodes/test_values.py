@@ -12,26 +12,32 @@ from ice_core.errors import IceError
 from nodes import values
 
 
+def picture(height: int, width: int) -> torch.Tensor:
+    """[3, height, width], the same at every size but for sampling."""
+    rows, columns = torch.linspace(0, 1, height), torch.linspace(0, 1, width)
+    return torch.stack([rows[:, None].expand(-1, width), columns.expand(height, -1), rows[:, None] * columns])
+
+
 def concepts(height: int = 32, width: int = 64) -> ConceptSet:
     mask = torch.zeros(height, width, dtype=torch.bool)
     mask[: height // 2, : width // 2] = True
-    return ConceptSet(torch.rand(3, height, width), (Concept("ball", "ball", mask, 0.5),), ~mask)
+    return ConceptSet(picture(height, width), (Concept("ball", "ball", mask, 0.5),), ~mask)
 
 
 def test_an_image_becomes_a_picture_and_comes_back_the_same_at_eight_bits() -> None:
     image = torch.randint(0, 256, (1, 40, 56, 3)) / 255
-    picture = values.picture_of(image)
-    assert picture.shape == (3, 40, 56)
-    pil = Image.fromarray((picture.movedim(0, -1) * 255).round().byte().numpy())
+    pixels = values.picture_of(image)
+    assert pixels.shape == (3, 40, 56)
+    pil = Image.fromarray((pixels.movedim(0, -1) * 255).round().byte().numpy())
     assert torch.equal(values.image_of(pil), image)
 
 
 def test_transparent_pixels_become_white_and_opaque_ones_stay() -> None:
     image = torch.zeros(1, 32, 32, 4)
     image[:, :16, :, 3] = 1
-    picture = values.picture_of(image)
-    assert picture[:, :16].max() == 0
-    assert picture[:, 16:].min() == 1
+    over_white = values.picture_of(image)
+    assert over_white[:, :16].max() == 0
+    assert over_white[:, 16:].min() == 1
 
 
 def test_a_grey_image_gets_three_channels() -> None:
@@ -68,11 +74,11 @@ def test_masks_of_concepts_have_the_asked_size() -> None:
 
 def test_concepts_that_fit_already_are_left_alone() -> None:
     given = concepts()
-    assert values.refit(given, torch.rand(3, 32, 64), (32, 64)) is given
+    assert values.refit(given, picture(32, 64), (32, 64)) is given
 
 
 def test_concepts_are_resized_to_what_a_model_works_at() -> None:
-    fitted = values.refit(concepts(), torch.rand(3, 100, 210), (64, 128))
+    fitted = values.refit(concepts(), picture(100, 210), (64, 128))
     assert fitted.image.shape == (3, 64, 128)
     assert fitted.background.shape == fitted.concepts[0].mask.shape == (64, 128)
     assert fitted.concepts[0].area == 0.25
@@ -81,6 +87,13 @@ def test_concepts_are_resized_to_what_a_model_works_at() -> None:
 def test_a_picture_of_another_shape_than_that_of_the_concepts_is_refused() -> None:
     with pytest.raises(IceError, match="the image that they were found in"):
         values.refit(concepts(), torch.rand(3, 64, 64), (64, 64))
+
+
+def test_another_picture_of_the_same_shape_is_refused_and_the_same_one_compressed_is_not() -> None:
+    with pytest.raises(IceError, match="another one than the concepts were found in"):
+        values.refit(concepts(), 1 - picture(32, 64), (32, 64))
+    compressed = (picture(32, 64) * 32).round() / 32
+    assert values.refit(concepts(), compressed, (32, 64))
 
 
 def test_words_stand_on_lines_or_between_commas() -> None:

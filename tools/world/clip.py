@@ -25,10 +25,10 @@ from ice_core.model.prompts import NEUTRAL_TEMPLATES
 from ice_core.world.architecture import CLIP_CONFIG
 from ice_core.world.captions import Caption, caption, contradiction, vocabulary
 from ice_core.world.colors import FINE_NAMES, NAMES, distances
-from ice_core.world.judge import JUDGED
 from ice_core.world.scenes import INTRINSIC_AXES, Scene
 from world.checkpoint import Average, Log, learning_rate, load_state, save_state
 from world.data import RenderedSet
+from world.judging import JUDGED
 from world.tokens import END, pieces, plain, tokenize
 
 BATCH, PEAK_RATE, WORD_WEIGHT = 128, 1.5e-3, 2.0

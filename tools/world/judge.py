@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ice_core.world.colors import lab, lab_difference
-from ice_core.world.judge import GAUGES, JUDGED, Judge
 from world.checkpoint import Log, learning_rate
 from world.data import RenderedSet
+from world.judging import GAUGES, JUDGED, Judge
 from world.muon import optimizers, set_share
 
 BATCH, MUON_RATE, PEAK_RATE = 64, 0.02, 2e-3

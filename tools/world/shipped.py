@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ice_core.world.bundled import load_bundled_backbone, load_bundled_towers
-from ice_core.world.judge import WEIGHTS as JUDGE
+from world.judging import WEIGHTS as JUDGE
 
 
 @dataclass(frozen=True)

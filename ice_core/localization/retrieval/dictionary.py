@@ -3,33 +3,40 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
-import tempfile
-from collections.abc import Generator
-from dataclasses import dataclass
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
 from typing import cast
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from ice_core.concepts import unit
 from ice_core.errors import IceError
+from ice_core.localization.retrieval.cache import (
+    default_cache_folder,
+    read_embeddings,
+    write_embeddings,
+)
 from ice_core.localization.retrieval.towers import TEXTS_AT_ONCE, ImageTextModel
-from ice_core.localization.vocabulary import WORDS_FILE
+from ice_core.localization.vocabulary import BODY, DESCRIBES, FINER, NAMES, WORDS_FILE
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Words, and for each whether it names a thing (or only explains one: red, metal, shiny)."""
+    """Words, and for each whether it names a thing (or only explains one: red, metal, shiny).
+
+    finer: by plain name, what a thing of that name may be more exactly ("dog": "golden retriever", ...);
+    definitions: by name, plain or finer, what it means.
+    """
 
     words: tuple[str, ...]
     nameable: tuple[bool, ...]
+    finer: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    definitions: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.words:
@@ -38,11 +45,27 @@ class Vocabulary:
             raise IceError(f"{len(self.words)} words with {len(self.nameable)} flags; give one flag per word")
 
     @classmethod
-    def built_in(cls) -> Vocabulary:
-        """About 13 000 English words that are one token to CLIP; names of things by WordNet's classes."""
+    def built_in(cls, body_parts: bool = False) -> Vocabulary:
+        """About 1 400 plain names of visible things, most usual first, 11 000 English words that describe,
+        and 12 000 finer names.
+
+        Things are those of ImageNet-21k and LVIS, words are single tokens of CLIP. body_parts: with hands,
+        eyes, tails and the like, which otherwise would be found on every person and animal.
+        """
         text = (resources.files("ice_core.localization.vocabulary") / WORDS_FILE).read_text(encoding="utf-8")
-        rows = [line.split("\t") for line in text.splitlines()]
-        return cls(tuple(word for word, _ in rows), tuple(flag == "n" for _, flag in rows))
+        rows = [(*line.split("\t"), "", "")[:4] for line in text.splitlines() if not line.startswith("#")]
+        names = (NAMES, BODY) if body_parts else (NAMES,)
+        words = [(word, kind in names) for word, kind, _, _ in rows if kind in (*names, DESCRIBES)]
+        finer: dict[str, list[str]] = {}
+        for word, kind, plain, _ in rows:
+            if kind == FINER:
+                finer.setdefault(plain, []).append(word)
+        return cls(
+            tuple(word for word, _ in words),
+            tuple(nameable for _, nameable in words),
+            {plain: tuple(below) for plain, below in finer.items()},
+            {word: definition for word, _, _, definition in rows if definition},
+        )
 
     @classmethod
     def from_text(cls, text: str) -> Vocabulary:
@@ -55,6 +78,14 @@ class Vocabulary:
         words = {piece.lower(): piece for piece in reversed(list(pieces)) if piece}
         ordered = tuple(reversed(words.values()))
         return cls(ordered, (True,) * len(ordered))
+
+    @classmethod
+    def from_file(cls, path: Path) -> Vocabulary:
+        """`from_text` of a UTF-8 file. Raises IceError, too, for one that cannot be read."""
+        try:
+            return cls.from_text(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError) as error:
+            raise IceError(f"cannot read the words in {path}: {error}") from error
 
     @cached_property
     def fingerprint(self) -> str:
@@ -78,11 +109,6 @@ class Dictionary:
     def from_embeddings(cls, vocabulary: Vocabulary, raw: Tensor) -> Dictionary:
         """A single word has nothing to be centred against and stays as it is."""
         return cls(vocabulary, raw, unit(raw - raw.mean(0)) if len(raw) > 1 else raw)
-
-
-def default_cache_folder() -> Path:
-    """`comfyui-ice` in the user's cache folder (XDG_CACHE_HOME, else ~/.cache)."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "comfyui-ice"
 
 
 def build_dictionary(
@@ -111,7 +137,7 @@ def embed_vocabulary(
     ).hexdigest()
     path = (cache_folder or default_cache_folder()) / f"dictionary-{key[:32]}.safetensors"
     texts = [template.format(word) for word in vocabulary.words]
-    raw = _read(path, key, len(texts))
+    raw = read_embeddings(path, key, len(texts))
     if raw is None:
         parts = []
         yield 0
@@ -119,31 +145,5 @@ def embed_vocabulary(
             parts.append(model.encode_texts(texts[start : start + TEXTS_AT_ONCE]).cpu())
             yield min(start + TEXTS_AT_ONCE, len(texts))
         raw = unit(torch.cat(parts))
-        _write(path, key, raw)
+        write_embeddings(path, key, raw)
     return Dictionary.from_embeddings(vocabulary, raw)
-
-
-def _read(path: Path, key: str, count: int) -> Tensor | None:
-    """Embeddings [count, D], or None where the file is absent, damaged or somebody else's."""
-    try:
-        with safe_open(path, "pt") as file:
-            raw = file.get_tensor("raw")
-            mine = (file.metadata() or {}).get("key") == key
-    except (OSError, SafetensorError):
-        return None
-    return raw if mine and raw.ndim == 2 and len(raw) == count and raw.isfinite().all() else None
-
-
-def _write(path: Path, key: str, raw: Tensor) -> None:
-    """Write beside the target and rename, so that no reader ever sees half a file."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, part = tempfile.mkstemp(suffix=".part", dir=path.parent)
-        os.close(handle)
-    except OSError:
-        return
-    try:
-        save_file({"raw": raw.contiguous()}, part, metadata={"key": key})
-        os.replace(part, path)
-    except (OSError, SafetensorError):
-        Path(part).unlink(missing_ok=True)

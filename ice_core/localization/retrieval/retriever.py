@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from ice_core.concepts import unit
+from ice_core.concepts import Candidate, unit
 from ice_core.errors import IceError
-from ice_core.localization.retrieval.dictionary import Dictionary, Vocabulary, embed_vocabulary
+from ice_core.localization.retrieval.dictionary import (
+    Dictionary,
+    Vocabulary,
+    build_dictionary,
+    embed_vocabulary,
+)
+from ice_core.localization.retrieval.image_mean import check_image, photograph_mean
 from ice_core.localization.retrieval.sparse import sparse_weights
 from ice_core.localization.retrieval.towers import ImageTextModel
 
-CentredBy = Literal["image_mean", "none"]
+CentredBy = Literal["image_mean", "photographs", "none"]
 
 _BLACK = 0.5 / 255
+_LIKELY, _MOST_FINER = 0.1, 3
 
 
 @dataclass(frozen=True)
@@ -48,11 +55,15 @@ class RetrievalConfig:
 
 @dataclass(frozen=True)
 class Retrieved:
-    """weight: its share in the sparse decomposition; similarity: plain CLIP cosine with the picture."""
+    """weight: its share in the sparse decomposition; similarity: plain CLIP cosine with the picture; finer:
+    what it may be more exactly, likeliest first, said of the best name alone; definition: what a built-in
+    name means."""
 
     label: str
     weight: float
     similarity: float
+    finer: tuple[Candidate, ...] = ()
+    definition: str | None = None
 
 
 @dataclass(frozen=True)
@@ -70,8 +81,9 @@ class Retrieval:
 class Retriever:
     """Explains pictures by words.
 
-    image_mean: [D], mean of unit image embeddings of the model (`estimate_image_mean`), or None to leave
-    pictures uncentred; cache_folder: where the dictionary is kept (None: the user's cache folder).
+    image_mean: [D], mean of unit image embeddings of the model, "photographs" for that of the photographs in
+    `image_mean.py`, or None to leave pictures uncentred; cache_folder: where the dictionary and the mean are
+    kept (None: the user's cache folder).
     """
 
     def __init__(
@@ -79,23 +91,34 @@ class Retriever:
         model: ImageTextModel,
         vocabulary: Vocabulary,
         config: RetrievalConfig | None = None,
-        image_mean: Tensor | None = None,
+        image_mean: Tensor | Literal["photographs"] | None = None,
         cache_folder: Path | None = None,
     ) -> None:
         self.model, self.vocabulary = model, vocabulary
         self.config = config or RetrievalConfig()
         self.image_mean, self.cache_folder = image_mean, cache_folder
         self._dictionary: Dictionary | None = None
+        self._photographs: Tensor | None = None
 
     def prepare(self) -> Iterator[int]:
-        """Make or read the dictionary, which takes a minute for some ten thousand words.
+        """Make or read the dictionary, which takes a minute for some ten thousand words, and the image mean.
 
         Yields how many words are embedded so far; nothing where they are there already.
         """
+        if isinstance(self.image_mean, str) and self._photographs is None:
+            yield 0
+            self._photographs = photograph_mean(self.model, self.cache_folder)
         if self._dictionary is None:
             self._dictionary = yield from embed_vocabulary(
                 self.model, self.vocabulary, self.cache_folder, self.config.template
             )
+
+    @property
+    def centred_by(self) -> CentredBy:
+        """What is subtracted from pictures' embeddings."""
+        if self.image_mean is None:
+            return "none"
+        return "photographs" if isinstance(self.image_mean, str) else "image_mean"
 
     @property
     def dictionary(self) -> Dictionary:
@@ -115,11 +138,10 @@ class Retriever:
 
     def explain(self, image: Tensor, used: Sequence[str] = ()) -> Retrieval:
         """What `retrieve` returns and how it came about."""
-        _check(image)
+        check_image(image)
         config, words = self.config, self.dictionary
-        centred_by: CentredBy = "none" if self.image_mean is None else "image_mean"
         if image.amax() < _BLACK:
-            return Retrieval((), (), config.penalty, centred_by)
+            return Retrieval((), (), config.penalty, self.centred_by)
         z = self.model.encode_images(image[None]).float().cpu()
         similarity = (z @ words.raw.T)[0]
         allowed = torch.tensor(self.vocabulary.nameable) & ~self._repeats(used)
@@ -132,12 +154,28 @@ class Retriever:
             penalty /= 2
         else:
             penalty *= 2
+        names = self._ordered(allowed & (weights > 0), weights, similarity, by=similarity)
+        if names:
+            names = (replace(names[0], finer=self._finer(z, names[0].label)), *names[1:])
         return Retrieval(
-            self._ordered(allowed & (weights > 0), weights, similarity, by=similarity),
+            names,
             self._ordered(weights > 0, weights, similarity, by=weights),
             penalty,
-            centred_by,
+            self.centred_by,
         )
+
+    def _finer(self, z: Tensor, label: str) -> tuple[Candidate, ...]:
+        """Finer names of a plain one for an embedding [1, D], by the softmax that CLIP was trained with over
+        them and the plain name; those that are likelier than one in ten."""
+        below = self.vocabulary.finer.get(label, ())
+        if not below:
+            return ()
+        names = Vocabulary((label, *below), (True,) * (1 + len(below)))
+        dictionary = build_dictionary(self.model, names, self.cache_folder, self.config.template)
+        weights = (self.model.scale * z @ dictionary.raw.T)[0].softmax(0)
+        ordered = weights.argsort(descending=True, stable=True).tolist()
+        likely = [n for n in ordered if n and weights[n] > _LIKELY]
+        return tuple(Candidate(names.words[n], weights[n].item()) for n in likely[:_MOST_FINER])
 
     def _repeats(self, used: Sequence[str]) -> Tensor:
         """Which words [V] say the same as a used label."""
@@ -150,13 +188,14 @@ class Retriever:
         return same | (cosine >= self.config.duplicate_cosine).any(1)
 
     def _mean(self, z: Tensor) -> Tensor:
-        assert self.image_mean is not None
-        if self.image_mean.shape != z.shape[1:]:
+        mean = self._photographs if isinstance(self.image_mean, str) else self.image_mean
+        assert mean is not None
+        if mean.shape != z.shape[1:]:
             raise IceError(
-                f"the image mean has shape {tuple(self.image_mean.shape)}, {self.model.name} makes "
+                f"the image mean has shape {tuple(mean.shape)}, {self.model.name} makes "
                 f"embeddings of {z.shape[1]}; estimate the mean with this model"
             )
-        return self.image_mean.float().cpu()
+        return mean.float().cpu()
 
     def _ordered(
         self, kept: Tensor, weights: Tensor, similarity: Tensor, by: Tensor
@@ -164,22 +203,5 @@ class Retriever:
         indices = kept.nonzero()[:, 0]
         indices = indices[by[indices].argsort(descending=True, stable=True)]
         rows = zip(indices.tolist(), weights[indices].tolist(), similarity[indices].tolist(), strict=True)
-        return tuple(Retrieved(self.vocabulary.words[i], w, s) for i, w, s in rows)
-
-
-def estimate_image_mean(model: ImageTextModel, images: Iterable[Tensor]) -> Tensor:
-    """Mean [D] of the unit embeddings of pictures [3, H, W] in 0..1, which may differ in size."""
-    embeddings = []
-    for image in images:
-        _check(image)
-        embeddings.append(model.encode_images(image[None]).float().cpu())
-    if not embeddings:
-        raise IceError("no pictures to estimate the image mean from; give a handful of varied ones")
-    return torch.cat(embeddings).mean(0)
-
-
-def _check(image: Tensor) -> None:
-    if image.ndim != 3 or image.shape[0] != 3:
-        raise IceError(f"a picture of shape {tuple(image.shape)}; [3, height, width] is needed")
-    if not image.isfinite().all():
-        raise IceError("the picture holds values that are not numbers (NaN or infinite); load it again")
+        found = (Retrieved(self.vocabulary.words[i], w, s) for i, w, s in rows)
+        return tuple(replace(one, definition=self.vocabulary.definitions.get(one.label)) for one in found)

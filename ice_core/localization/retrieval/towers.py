@@ -114,7 +114,7 @@ def load_open_clip(
         raise IceError(f"{name!r} does not say which model it is; write for example ViT-L-14={name}")
     config = open_clip.get_model_config(name) if name in open_clip.list_models() else None
     if config is None:
-        near = ", ".join(get_close_matches(name, open_clip.list_models(), 4, 0.3)) or "ViT-B-32, ViT-L-14"
+        near = ", ".join(_near(name, open_clip.list_models())) or "ViT-B-32, ViT-L-14"
         raise IceError(f"open_clip knows no model {name!r}; near names: {near}")
     if config.get("custom_text") or "hf_tokenizer_name" in config["text_cfg"]:
         raise IceError(f"{name} is not a plain CLIP with CLIP's own tokenizer; use for example ViT-L-14")
@@ -126,6 +126,20 @@ def load_open_clip(
         preprocessing = open_clip.get_model_preprocess_cfg(model)
         mean, std = preprocessing["mean"], preprocessing["std"]
     return OpenClipTowers(model, name, weights_fingerprint(model.state_dict()), mean, std, device)
+
+
+def open_towers(text: str, device: torch.device | str = "cpu") -> OpenClipTowers:
+    """Open the CLIP that a text names: NAME/WEIGHTS of open_clip, or NAME=FILE; see `load_open_clip`."""
+    name, _, weights = (text, "", "") if "=" in text else text.rpartition("/")
+    return load_open_clip(name or text, weights or None, device)
+
+
+def _near(name: str, models: Sequence[str]) -> list[str]:
+    """Up to four models that a name may mean: those that begin with it, capital letters aside, and alike."""
+    by_folded = {model.casefold(): model for model in models}
+    begin = sorted((one for one in by_folded if one.startswith(name.casefold())), key=len)
+    alike = get_close_matches(name.casefold(), by_folded, 4, 0.3)
+    return [by_folded[one] for one in dict.fromkeys((*begin, *alike))][:4] if name else []
 
 
 def _from_file(config: dict[str, Any], name: str, path: Path) -> open_clip.CLIP:

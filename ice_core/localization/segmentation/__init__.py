@@ -4,6 +4,7 @@ the diffusion model itself."""
 from ice_core.localization.segmentation.components import components
 from ice_core.localization.segmentation.config import ObjectsConfig, SegmentationConfig
 from ice_core.localization.segmentation.objects import Objects, find_objects
+from ice_core.localization.segmentation.outlines import redrawn
 from ice_core.localization.segmentation.segmentor import Segmentation, check_picture, contrast, segment
 
 __all__ = [
@@ -15,5 +16,6 @@ __all__ = [
     "components",
     "contrast",
     "find_objects",
+    "redrawn",
     "segment",
 ]

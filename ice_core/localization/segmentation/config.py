@@ -61,12 +61,11 @@ class SegmentationConfig:
 class ObjectsConfig:
     """How objects are found before any word is known (`find_objects`).
 
-    timestep: how much noise the picture gets, of the model's 1000 steps, to tell the foreground, in one draw
-        and its mirrored picture. foreground: a pixel whose share of attention to other words than
-        "background" is above this.
-    cut_timestep, draws: noise, and draws of it, of the pass that tells objects apart: more of it, for then
-        the model looks at things rather than at their parts. cut: places of the foreground are taken apart
-        while a normalized cut (0 to 2) costs at most this.
+    timestep: how much noise the picture gets, of the model's 1000 steps, to tell the foreground. foreground:
+        a pixel whose share of attention to other words than "background" is above this.
+    cut_timestep: noise of the pass that tells objects apart: more of it, for then the model looks at things
+        rather than at their parts. draws: of noise, in either pass. cut: places of the foreground are taken
+        apart while a normalized cut (0 to 2) costs at most this.
     guide: radius of the edge-aware filter that fits the foreground to the picture, in attention cells,
         half of it for the borders between objects; 0 turns it off.
     walk: contrast (scikit-image's beta) of the random walk that draws the outlines anew between what is

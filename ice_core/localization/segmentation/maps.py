@@ -65,27 +65,32 @@ class NoisedPass:
 
 
 @torch.no_grad()
+def encode_views(backbone: Backbone, image: Tensor, flip: bool) -> Tensor:
+    """Latents [1, C, h, w] of an image [3, H, W] in 0..1; with `flip` [2, C, h, w], the mirrored one last."""
+    views = torch.stack([image, image.flip(-1)] if flip else [image]).to(backbone.device)
+    return backbone.encode_image(views)
+
+
+@torch.no_grad()
 def noised_pass(
     backbone: Backbone,
-    image: Tensor,
+    views: Tensor,
     words: Sequence[str],
     timestep: int,
     draws: int,
-    flip: bool,
     generator: torch.Generator,
     kinds: Collection[Kind] = ("self", "cross"),
 ) -> NoisedPass:
-    """One look at an image [3, H, W] in 0..1, noised up to a timestep, with a prompt of these words.
+    """One look at a picture, noised up to a timestep, with a prompt of these words.
 
-    draws: of noise; flip: the mirrored image as well; all in one batch. kinds: the attention
-    that will be asked for; what is recorded stays in memory. generator: on the CPU.
+    views: latents of `encode_views`; draws: of noise for each, all in one batch. kinds: the attention that
+    will be asked for; what is recorded stays in memory. generator: on the CPU.
     Raises IceError where the model has no such timestep, or no attention of a size that can be compared.
     """
     steps = len(backbone.alphas_cumprod)
     if timestep >= steps:
         raise IceError(f"segmentation timestep {timestep}; the model has steps 0 to {steps - 1}")
-    views = torch.stack([image, image.flip(-1)] if flip else [image]).to(backbone.device)
-    latents = backbone.encode_image(views).repeat(draws, 1, 1, 1)
+    latents = views.repeat(draws, 1, 1, 1)
     noise = torch.randn(latents.shape, generator=generator).to(latents)
     signal = backbone.alphas_cumprod[timestep].to(latents)
     noisy = signal.sqrt() * latents + (1 - signal).sqrt() * noise
@@ -100,11 +105,12 @@ def noised_pass(
     timesteps = torch.full((len(noisy),), timestep, dtype=torch.long, device=noisy.device)
     backbone.predict(noisy, timesteps, text.repeat(len(noisy)), recorder)
     if not all(recorder.recorded_sizes(kind) for kind in kinds):
+        height, width = (side * backbone.factor for side in views.shape[-2:])
         raise IceError(
             f"the model {backbone.name!r} gives no {'- and '.join(kinds)}-attention maps for a picture of "
-            f"{image.shape[-1]} x {image.shape[-2]} pixels; use a smaller one, or a U-Net model"
+            f"{width} x {height} pixels; use a smaller one, or a U-Net model"
         )
-    return NoisedPass(recorder, tuple(len(span) for span in spans), flip)
+    return NoisedPass(recorder, tuple(len(span) for span in spans), len(views) == 2)
 
 
 @torch.no_grad()
@@ -115,9 +121,8 @@ def attention_maps(
 
     generator: on the CPU. Raises IceError as `noised_pass` does.
     """
-    seen = noised_pass(
-        backbone, image, prompt_words(concept), config.timestep, config.draws, config.flip, generator
-    )
+    views = encode_views(backbone, image, config.flip)
+    seen = noised_pass(backbone, views, prompt_words(concept), config.timestep, config.draws, generator)
     return AttentionMaps(seen.self_attention(), seen.words())
 
 

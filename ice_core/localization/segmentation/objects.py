@@ -22,7 +22,13 @@ from ice_core.localization.segmentation.config import ObjectsConfig
 from ice_core.localization.segmentation.cuts import normalized_cuts
 from ice_core.localization.segmentation.heads import affinity
 from ice_core.localization.segmentation.labels import word_shares
-from ice_core.localization.segmentation.maps import WORDS, NoisedPass, noised_pass, prompt_words
+from ice_core.localization.segmentation.maps import (
+    WORDS,
+    NoisedPass,
+    encode_views,
+    noised_pass,
+    prompt_words,
+)
 from ice_core.localization.segmentation.outlines import walked
 from ice_core.localization.segmentation.refine import guided_filter
 from ice_core.localization.segmentation.segmentor import check_picture
@@ -67,16 +73,15 @@ def find_objects(
     """
     check_picture(image, backbone.multiple)
     words = prompt_words(_ANY_THING)
-    seen = noised_pass(backbone, image, words, config.timestep, 1, True, generator, _TO_WORDS)
+    latent = encode_views(backbone, image, flip=False)
+    seen = noised_pass(backbone, latent, words, config.timestep, config.draws, generator, _TO_WORDS)
     guide = image.to(backbone.device).float()
     relevance = _relevance(seen, guide, config)
     foreground = (relevance > config.foreground).cpu()
     parts = components(foreground, min_area)
     masks: list[Tensor] = []
     if parts:
-        seen = noised_pass(
-            backbone, image, words, config.cut_timestep, config.draws, False, generator, _TO_ITSELF
-        )
+        seen = noised_pass(backbone, latent, words, config.cut_timestep, config.draws, generator, _TO_ITSELF)
         size = cut_size(seen)
         bonds = affinity(seen.heads(size))
         for part in parts:

@@ -1,8 +1,13 @@
-"""The built-in word list, as package data: who may name a thing and who only describes one."""
+"""The built-in word list, as package data: what may name a thing, and what only describes one."""
 
 from __future__ import annotations
 
 WORDS_FILE = "words.txt"
-"""Lines of `word<TAB>n` (names a thing) or `word<TAB>p` (a property), most frequent first."""
+"""After lines of sources with a number sign, `word<TAB>kind<TAB>plain name<TAB>definition` each; the last
+two may be absent."""
+
+NAMES, DESCRIBES, FINER, BODY = "n", "p", "f", "b"
+"""Kinds of words: names a thing, most usual first; only describes one; is a finer name of a plain one; names
+a part of the body."""
 
 LICENCE_FILE = "WORDNET_LICENSE.txt"

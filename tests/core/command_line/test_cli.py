@@ -128,6 +128,8 @@ def test_compose_draws_from_two_extractions(files: Path, capsys: pytest.CaptureF
         (["extract", "tiny.png"], "31 x 40 pixels"),
         ([*MARKED[:5], "zero.png", "two.png"], "all zero"),
         ([*MARKED[:5], "one.png"], "1 masks for 2 labels"),
+        (["extract", "squares.png", "--refine-masks"], "--refine-masks redraws given masks"),
+        (["extract", "squares.png", "--body-parts"], "--body-parts"),
         ([*MARKED, "--axes", "colour blue"], "not one plain word"),
         ([*MARKED, "--axes", "object"], "another learned token"),
         ([*MARKED, "--steps", "1"], "needs 2 steps"),

@@ -10,6 +10,7 @@ import torch
 from color_words import BALL, CUBE, ColorWords, Scripted, scene
 from PIL import Image
 
+from ice_core.concepts import Candidate
 from ice_core.figures.rounds import considered, rounds_figure
 from ice_core.localization.config import LocalizationConfig
 from ice_core.localization.loop import LocalizationRound, localize
@@ -50,13 +51,19 @@ def test_words_show_with_their_similarity_and_the_reason_of_the_end() -> None:
     (first, *_) = rounds("objects")
     step = replace(first, candidates=(Scored("ball", 0.3), Scored("bead", 0.1)))
     assert considered(step) == [
-        {"label": "ball", "similarity": 0.3},
-        {"label": "bead", "similarity": 0.1},
+        {"label": "ball", "similarity": 0.3, "definition": None},
+        {"label": "bead", "similarity": 0.1, "definition": None},
     ]
     assert considered(first)[0]["similarity"] is None
     plain = rounds_figure([step])
     assert changed(plain, rounds_figure([replace(step, candidates=step.candidates[:1])]))
     assert changed(plain, rounds_figure([replace(step, ended="every object has its name")]))
+
+
+def test_a_finer_name_stands_behind_the_plain_one() -> None:
+    (first, *_) = rounds("objects")
+    finer = replace(first.found[0], finer=(Candidate("golf ball", 0.7),))
+    assert changed(rounds_figure([first]), rounds_figure([replace(first, found=(finer,))]))
 
 
 def test_a_round_without_words_or_finds_is_drawn_too() -> None:

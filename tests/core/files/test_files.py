@@ -9,20 +9,23 @@ from pathlib import Path
 
 import pytest
 import torch
+from fakes import WIDTH, FakeBackbone
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tokens import learned, token
 
+from ice_core.composition import parse_prompt
 from ice_core.concepts import LearnedConcepts
 from ice_core.errors import IceError
 from ice_core.files import atomic_write, check_writable, free_folder, free_path, safe_path
 from ice_core.files.embeddings import (
     check_names,
     load_concepts,
-    load_token,
+    open_concepts,
     save_concepts,
     save_token,
 )
+from ice_core.files.token_file import load_token
 from ice_core.model.backbone import Token
 
 DATE = "2026-01-02T03:04:05+00:00"
@@ -86,6 +89,11 @@ def test_writing_makes_missing_folders_and_replaces_whole_files(tmp_path: Path) 
 def test_unsafe_names_are_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(IceError, match="name"):
         safe_path(tmp_path, name)
+
+
+def test_an_empty_name_is_said_to_be_empty(tmp_path: Path) -> None:
+    with pytest.raises(IceError, match="the name is empty"):
+        safe_path(tmp_path, "")
 
 
 def test_safe_names_and_subfolders_are_taken(tmp_path: Path) -> None:
@@ -286,6 +294,31 @@ def test_foreign_safetensors_are_read_by_the_first_key_that_fits(tmp_path: Path,
     assert torch.equal(item.rows["clip_l"], rows)
 
 
+def test_other_files_of_tensors_are_no_embeddings(tmp_path: Path) -> None:
+    save_file({"a.lora_down.weight": torch.zeros(4, 768), "b": torch.zeros(1)}, tmp_path / "a.safetensors")
+    with pytest.raises(IceError, match=r"holds 2 tensors \(a\.lora_down\.weight, b, \.\.\.\)"):
+        load_token(tmp_path / "a.safetensors")
+
+
+def test_embeddings_of_others_are_composed_with_ours_and_refused_by_both_families(tmp_path: Path) -> None:
+    ours = save_concepts(learned(("ball",)), tmp_path / "ours")["ball"].parent
+    rows = {"one": torch.randn(2, WIDTH), "two": torch.randn(WIDTH), "three": torch.randn(1, WIDTH)}
+    torch.save({"string_to_param": {"*": rows["one"]}, "name": "one", "step": 5}, tmp_path / "one.pt")
+    torch.save({"<two>": rows["two"]}, tmp_path / "two.bin")
+    save_file({"clip_l": rows["three"]}, tmp_path / "three.SAFETENSORS")
+    files = {"one": "one.pt", "two": "two.bin", "three": "three.SAFETENSORS"}
+    sources = {name: open_concepts(tmp_path / file) for name, file in files.items()}
+    prompt = parse_prompt(
+        "a {one} {two} {three} {x.ball}", sources | {"x": open_concepts(ours)}, FakeBackbone()
+    )
+    tokens = [part for part in prompt.parts if isinstance(part, Token)]
+    assert [len(token.rows["clip_l"]) for token in tokens] == [2, 1, 1, 4]
+    assert torch.equal(tokens[1].rows["clip_l"][0], rows["two"])
+    save_file({"emb_params": torch.randn(1, 1024)}, tmp_path / "sd2.safetensors")
+    with pytest.raises(IceError, match=r"sd2 was made for Stable Diffusion 2\.x .*, but fake is "):
+        parse_prompt("a {sd2}", {"": open_concepts(tmp_path / "sd2.safetensors")}, FakeBackbone())
+
+
 def test_the_width_tells_the_encoder_of_foreign_rows(tmp_path: Path) -> None:
     save_file({"emb_params": torch.randn(1, 1024)}, tmp_path / "sd2.safetensors")
     assert list(load_token(tmp_path / "sd2.safetensors").rows) == ["clip_h"]
@@ -313,3 +346,49 @@ def test_files_that_are_no_embeddings_are_refused(tmp_path: Path) -> None:
     for name in ("cut.safetensors", "cut.pt", "note.txt", "conv.safetensors", "nan.safetensors", "absent.pt"):
         with pytest.raises(IceError):
             load_token(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("ice.axes", "[" * 100_000),
+        ("ice.axes", "color"),
+        ("ice.axes", "{}"),
+        ("ice.seed", "seven"),
+        ("ice.seed", "7.5"),
+        ("ice.steps", ""),
+        ("ice.steps", "[1]"),
+        ("ice.index", "first"),
+        ("ice.parts", "3"),
+        ("ice.readings", '{"color": 3}'),
+        ("ice.readings", "[]"),
+    ],
+)
+def test_a_header_that_is_damaged_is_refused_with_its_file(tmp_path: Path, name: str, text: str) -> None:
+    for path in save_concepts(learned(("ball",)), tmp_path).values():
+        with safe_open(path, "pt") as file:
+            header = file.metadata()
+        save_file(load_file(path), path, header | {name: text})
+    with pytest.raises(IceError, match=rf"{name.removeprefix('ice.')}.* in the header of .*ball"):
+        load_concepts(tmp_path)
+
+
+def test_tokens_of_several_widths_are_refused(tmp_path: Path) -> None:
+    files = save_concepts(learned(("ball",)), tmp_path)
+    with safe_open(files["ball.color"], "pt") as file:
+        header = file.metadata()
+    save_file({"emb_params": torch.zeros(1, 24)}, files["ball.color"], header)
+    with pytest.raises(IceError, match="tokens of several kinds"):
+        load_concepts(tmp_path)
+
+
+def test_an_embedding_that_asks_for_more_than_its_file_holds_is_refused(tmp_path: Path) -> None:
+    torch.save({"emb_params": torch.zeros(1).expand(100_000, 76_800)}, tmp_path / "a.pt")
+    with pytest.raises(IceError, match="holds no embedding rows"):
+        load_token(tmp_path / "a.pt")
+
+
+def test_rows_of_two_encoders_belong_together(tmp_path: Path) -> None:
+    save_file({"clip_l": torch.zeros(2, 768), "clip_g": torch.zeros(1, 1280)}, tmp_path / "a.safetensors")
+    with pytest.raises(IceError, match="different numbers of rows"):
+        load_token(tmp_path / "a.safetensors")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,9 @@ import torch
 from PIL import Image
 
 from ice_core.errors import IceError
+from ice_core.files import decoding
 from ice_core.files.images import (
+    as_image,
     data_uri,
     load_image,
     load_image_with_notes,
@@ -19,6 +23,7 @@ from ice_core.files.images import (
     resize_mask,
     save_png,
     to_pil,
+    uri_bytes,
     working_size,
 )
 
@@ -126,6 +131,93 @@ def test_a_side_under_32_pixels_is_refused(tmp_path: Path, size: tuple[int, int]
     picture(*size).save(tmp_path / "a.png")
     with pytest.raises(IceError, match=f"{size[1]} x {size[0]} pixels.*32"):
         load_image(tmp_path / "a.png")
+
+
+def header_only(size: tuple[int, int]) -> bytes:
+    """A PNG that claims to be of this size and holds nothing."""
+    chunk = b"IHDR" + struct.pack(">IIBBBBB", *size, 8, 2, 0, 0, 0)
+    rest = (
+        struct.pack(">I", zlib.crc32(chunk))
+        + struct.pack(">I", 0)
+        + b"IDAT"
+        + struct.pack(">I", zlib.crc32(b"IDAT"))
+    )
+    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + rest
+
+
+@pytest.mark.parametrize(
+    ("size", "message"),
+    [
+        ((13_300, 13_300), "13300 x 13300 pixels, and a PNG may have 110 million"),
+        ((32, 5_000_000), "32 x 5000000 pixels, and a side may have 65535"),
+        ((60_000, 60_000), "pixels"),
+    ],
+)
+def test_a_size_that_takes_too_much_memory_is_refused_by_the_header(
+    tmp_path: Path, size: tuple[int, int], message: str
+) -> None:
+    (tmp_path / "a.png").write_bytes(header_only(size))
+    for read in (load_image, lambda path: load_mask(path, (40, 60))):
+        with pytest.raises(IceError, match=message):
+            read(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA", "P", "1", "I;16", "CMYK"])
+def test_a_large_picture_is_shrunk_and_its_mask_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    monkeypatch.setattr(decoding, "KEPT_PIXELS", 100 * 100)
+    grey = np.asarray(picture(200, 300).convert("L")).astype(np.uint16) * 257
+    source = Image.fromarray(grey) if mode == "I;16" else picture(200, 300).convert(mode)
+    path = tmp_path / ("a.jpg" if mode == "CMYK" else "a.png")
+    source.save(path)
+    image, notes = load_image_with_notes(path)
+    assert image.shape[1] * image.shape[2] <= 100 * 100
+    assert f"shrunk from 300 x 200 to {image.shape[2]} x {image.shape[1]} pixels" in notes[-1]
+    monkeypatch.undo()
+    whole = load_image(path)
+    assert (image.mean((1, 2)) - whole.mean((1, 2))).abs().max() < 0.02
+    monkeypatch.setattr(decoding, "KEPT_PIXELS", 100 * 100)
+    drawn = Image.new("L", (300, 200))
+    drawn.paste(255, (0, 0, 150, 200))
+    drawn.save(tmp_path / "mask.png")
+    mask, resized = load_mask(tmp_path / "mask.png", tuple(image.shape[1:]))
+    assert resized == (mode == "CMYK")
+    assert mask.float().mean().item() == pytest.approx(0.5, abs=0.02)
+
+
+def test_a_large_picture_is_turned_upright(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoding, "KEPT_PIXELS", 100 * 100)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture(200, 300).save(tmp_path / "a.jpg", exif=exif)
+    assert (
+        load_image(tmp_path / "a.jpg").shape[1:] == (100, 66) or load_image(tmp_path / "a.jpg").shape[1] > 66
+    )
+
+
+@pytest.mark.parametrize("share", [0.02, 0.1, 0.2])
+def test_a_tiff_that_is_cut_is_refused_or_gives_its_first_frame(tmp_path: Path, share: float) -> None:
+    frames = [picture().rotate(angle) for angle in (0, 90)]
+    frames[0].save(tmp_path / "a.tif", save_all=True, append_images=frames[1:], compression="tiff_lzw")
+    data = (tmp_path / "a.tif").read_bytes()
+    (tmp_path / "a.tif").write_bytes(data[: int(len(data) * share)])
+    with pytest.raises(IceError, match=r"a\.tif"):
+        load_image(tmp_path / "a.tif")
+    (tmp_path / "a.tif").write_bytes(data[: len(data) // 2])
+    assert load_image(tmp_path / "a.tif").shape == (3, 40, 60)
+
+
+def test_pictures_come_from_bytes_too(tmp_path: Path) -> None:
+    picture().save(tmp_path / "a.png")
+    data = (tmp_path / "a.png").read_bytes()
+    assert torch.equal(as_image(data)[0], load_image(tmp_path / "a.png"))
+    with pytest.raises(IceError, match="cannot read the picture"):
+        as_image(data[:100])
+    assert uri_bytes(data_uri(picture()))[:3] == b"\xff\xd8\xff"
+    for wrong in ("", "data:image/png;base64", "data:text/html;base64,AAAA", "data:image/png;base64,A!"):
+        with pytest.raises(IceError, match="no data URI"):
+            uri_bytes(wrong)
 
 
 def test_the_first_frame_of_an_animation_is_taken_and_said(tmp_path: Path) -> None:

@@ -168,6 +168,9 @@ def test_what_cannot_be_used_is_refused_with_what_was_found(tmp_path: Path) -> N
         ({k: v for k, v in good.items() if k != f"{name}.lora_up.weight"}, f"two matrices for {name}"),
         ({**good, f"{name}.lora_up.weight": torch.full((4, 3), torch.nan)}, "not numbers"),
         ({**good, f"{name}.alpha": zeros}, r"shape \(2, 2\)"),
+        ({**good, f"{name}.alpha": torch.tensor(torch.nan)}, "alpha' of nan"),
+        ({**good, f"{name}.alpha": torch.tensor(-torch.inf)}, "alpha' of -inf"),
+        ({**good, f"{name}.lora_up.weight": torch.tensor(1.0)}, r"shape \(\); it must be a matrix"),
         ({f"{name}.alpha": torch.tensor(1.0)}, "adapts no layer"),
     ):
         save_file(content, tmp_path / "bad.safetensors")

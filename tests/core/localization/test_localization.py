@@ -20,7 +20,8 @@ from benchmarks.localization import boundary_f, main, masks_of, override, pairwi
 from ice_core.errors import IceError
 from ice_core.localization.config import LocalizationConfig
 from ice_core.localization.given import concepts_from_labels, concepts_from_masks
-from ice_core.localization.loop import LocalizationRound, alone, localize
+from ice_core.localization.loop import LocalizationRound, localize
+from ice_core.localization.naming import alone
 from ice_core.localization.segmentation import SegmentationConfig
 
 CONFIG = LocalizationConfig(strategy="words", segmentation=SegmentationConfig(timestep=20, guide=0))
@@ -177,7 +178,7 @@ def test_a_mask_with_a_leading_one_is_taken() -> None:
     ("labels", "masks", "message"),
     [
         (["ball"], [torch.zeros(96, 128)], "'ball' is empty"),
-        (["ball", "cube"], [torch.ones(96, 128)], "2 words .* 1 masks"),
+        (["ball", "cube"], [torch.ones(96, 128)], "2 words .* 1 mask;"),
         ([""], [torch.ones(96, 128)], "empty"),
         ([], [], "no words"),
         (["ball"], [torch.ones(2, 96, 128)], "shape"),
@@ -187,6 +188,39 @@ def test_a_mask_with_a_leading_one_is_taken() -> None:
 def test_masks_that_cannot_be_meant_are_refused(labels: list[str], masks: list[Tensor], message: str) -> None:
     with pytest.raises(IceError, match=message):
         concepts_from_masks(scene(BALL), labels, masks)
+
+
+def test_masks_without_words_are_named_each_alone() -> None:
+    image, retriever = scene(BALL, CUBE), Scripted("ball")
+    found = concepts_from_masks(image, None, [box(BALL), box(CUBE)], retriever)
+    assert keys(found) == ["ball", "ball-2"]
+    for seen, mask in zip(retriever.images, (box(BALL), box(CUBE)), strict=True):
+        assert torch.equal(seen, alone(image, mask))
+    with pytest.raises(IceError, match="one word per mask"):
+        concepts_from_masks(image, None, [box(BALL)])
+    with pytest.raises(IceError, match="no masks"):
+        concepts_from_masks(image, None, [], retriever)
+
+
+@pytest.mark.parametrize("grown", [-6, 6])
+def test_rough_masks_are_redrawn_along_contours(grown: int) -> None:
+    image = scene(BALL, CUBE)
+    masks = [
+        box((word, top - grown, left - grown, bottom + grown, right + grown))
+        for word, top, left, bottom, right in (BALL, CUBE)
+    ]
+    found = concepts_from_masks(image, ["ball", "cube"], masks, refine=True)
+    for concept, true in zip(found.concepts, (box(BALL), box(CUBE)), strict=True):
+        assert pairwise_iou(concept.mask[None], true[None]).item() > 0.97
+    as_they_are = concepts_from_masks(image, ["ball", "cube"], masks)
+    assert torch.equal(as_they_are.concepts[0].mask, masks[0])
+
+
+def test_a_mask_in_a_picture_without_contours_stays() -> None:
+    flat = torch.full((3, 96, 128), 0.5)
+    assert torch.equal(
+        concepts_from_masks(flat, ["ball"], [box(BALL)], refine=True).concepts[0].mask, box(BALL)
+    )
 
 
 def test_a_picture_with_nan_is_refused_before_the_retriever_sees_it() -> None:

@@ -15,7 +15,8 @@ from ice_core.concepts import ConceptSet
 from ice_core.errors import IceError
 from ice_core.localization.config import LocalizationConfig
 from ice_core.localization.given import concepts_from_labels
-from ice_core.localization.loop import LocalizationRound, alone, localize
+from ice_core.localization.loop import LocalizationRound, localize
+from ice_core.localization.naming import alone
 from ice_core.localization.segmentation import ObjectsConfig, SegmentationConfig, find_objects
 from ice_core.localization.segmentation.cuts import normalized_cuts
 from ice_core.localization.segmentation.heads import affinity, clusterability

@@ -1,6 +1,7 @@
 """Retrieval: dictionary, cache, ranking, towers and the shipped words."""
 
 import hashlib
+import struct
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,8 +13,10 @@ from torch import Tensor
 
 from ice_core.concepts import unit
 from ice_core.errors import IceError
-from ice_core.localization.retrieval.dictionary import Vocabulary, build_dictionary, default_cache_folder
-from ice_core.localization.retrieval.retriever import RetrievalConfig, Retriever, estimate_image_mean
+from ice_core.localization.retrieval.cache import default_cache_folder
+from ice_core.localization.retrieval.dictionary import Vocabulary, build_dictionary
+from ice_core.localization.retrieval.image_mean import PHOTOGRAPHS, estimate_image_mean, photograph_mean
+from ice_core.localization.retrieval.retriever import RetrievalConfig, Retriever
 from ice_core.localization.retrieval.towers import OpenClipTowers, load_open_clip, weights_fingerprint
 
 WIDTH = 64
@@ -33,7 +36,7 @@ def word_embedding(text: str) -> Tensor:
 class FakeModel:
     """Embeds every picture as the same weighted sum of words, beside an offset that all pictures share."""
 
-    name, fingerprint = "fake", "ab" * 32
+    name, fingerprint, scale = "fake", "ab" * 32, 10.0
 
     def __init__(self, shown: dict[str, float], offset: float = 0.0) -> None:
         self.shown, self.offset, self.encoded = shown, offset * word_embedding("offset"), 0
@@ -200,6 +203,17 @@ def test_a_damaged_cache_file_is_built_anew(damage, tmp_path):
     assert [p.suffix for p in tmp_path.iterdir()] == [".safetensors"]
 
 
+def test_a_changed_number_in_the_cache_is_seen(tmp_path):
+    model = FakeModel({})
+    whole = build_dictionary(model, THINGS, tmp_path)
+    (path,) = tmp_path.iterdir()
+    data = bytearray(path.read_bytes())
+    data[-4:] = struct.pack("<f", 0.25)
+    path.write_bytes(data)
+    assert torch.equal(build_dictionary(model, THINGS, tmp_path).raw, whole.raw)
+    assert model.encoded == 2 * len(WORDS)
+
+
 def test_other_words_models_and_templates_have_other_cache_files(tmp_path):
     model, other = FakeModel({}), FakeModel({})
     other.fingerprint = "cd" * 32
@@ -247,12 +261,61 @@ def test_fingerprints_tell_words_and_flags_apart():
     assert len(prints) == 3
 
 
-def test_built_in_words_are_single_clip_tokens_of_the_promised_number():
+def test_built_in_words_that_describe_are_single_clip_tokens_and_names_may_be_phrases():
     vocabulary = Vocabulary.built_in()
     assert 10_000 <= len(vocabulary.words) <= 15_000
     assert len(set(vocabulary.words)) == len(vocabulary.words)
     tokenizer = open_clip.SimpleTokenizer()
-    assert all(len(tokenizer.encode(word)) == 1 for word in vocabulary.words)
+    flagged = list(zip(vocabulary.words, vocabulary.nameable, strict=True))
+    assert all(len(tokenizer.encode(word)) == 1 for word, nameable in flagged if not nameable)
+    names = [word for word, nameable in flagged if nameable]
+    assert len(names) > 1_000
+    assert {"fire hydrant", "teddy bear", "traffic light", "person", "sofa"} <= set(names)
+    assert {"man", "king", "art", "ell", "ace"}.isdisjoint(names)
+
+
+def test_built_in_names_stand_below_the_word_that_people_type():
+    vocabulary = Vocabulary.built_in()
+    assert {"golden retriever", "dalmatian"} <= set(vocabulary.finer["dog"])
+    assert "woman" in vocabulary.finer["person"]
+    assert set(vocabulary.finer) <= set(vocabulary.words)
+    assert vocabulary.definitions["golden retriever"] == "an English breed having a long silky golden coat"
+    below = [name for names in vocabulary.finer.values() for name in names]
+    assert len(set(below)) == len(below) > 10_000
+    assert set(below).isdisjoint(vocabulary.words)
+
+
+def test_parts_of_the_body_are_offered_on_request_only():
+    words = Vocabulary.built_in().words
+    more = Vocabulary.built_in(body_parts=True)
+    flagged = dict(zip(more.words, more.nameable, strict=True))
+    assert flagged["elbow"]
+    assert "elbow" not in words
+    assert len(more.words) > len(words)
+
+
+def test_a_plain_name_comes_first_and_the_report_has_the_finer_one(picture, tmp_path):
+    vocabulary = Vocabulary(THINGS.words, THINGS.nameable, finer={"dog": ("terrier", "poodle")})
+    model = FakeModel({"dog": 1.0, "terrier": 0.8})
+    best = Retriever(model, vocabulary, cache_folder=tmp_path).retrieve(picture)[0]
+    assert best.label == "dog"
+    weights = torch.stack([word_embedding(x) for x in ("dog", "terrier", "poodle")])
+    seen = model.encode_images(picture[None])
+    expected = (model.scale * seen @ weights.T)[0].softmax(0)[1].item()
+    assert [one.value for one in best.finer] == ["terrier"]
+    assert best.finer[0].weight == pytest.approx(expected, abs=1e-5)
+
+
+def test_the_mean_of_photographs_is_made_once_and_taken_off(picture, tmp_path, monkeypatch):
+    model = FakeModel({"ball": 1.0, "red": 0.5})
+    mean = photograph_mean(model, tmp_path)
+    assert mean.shape == (WIDTH,)
+    monkeypatch.setattr(model, "encode_images", lambda images: pytest.fail("the mean was not kept"))
+    torch.testing.assert_close(photograph_mean(model, tmp_path), mean)
+    assert len(PHOTOGRAPHS) >= 10
+    again = FakeModel({"ball": 1.0, "red": 0.5})
+    retriever = Retriever(again, THINGS, image_mean="photographs", cache_folder=tmp_path)
+    assert retriever.explain(picture).centred_by == "photographs"
 
 
 def test_built_in_things_can_name_and_properties_cannot():
@@ -350,6 +413,7 @@ def test_opens_a_model_from_a_safetensors_file(clip, tmp_path, monkeypatch):
     ("name", "pretrained", "message"),
     [
         ("ViT-L-41", None, "near names: .*ViT-L-14"),
+        ("vit-l", None, "near names: ViT-L-14, "),
         ("weights.safetensors", None, "which model"),
         ("ViT-B-32=absent.safetensors", None, "no file absent"),
         ("ViT-B-32=weights.bin", None, "not a .safetensors"),

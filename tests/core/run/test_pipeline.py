@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,6 +16,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from ice_core.errors import IceError
+from ice_core.files.concept_set import load_concept_set
 from ice_core.files.embeddings import load_concepts
 from ice_core.localization.config import LocalizationConfig
 from ice_core.run.events import Drawn, Found, Preview, Progress, Read, RunEvent, Trained, Written
@@ -61,6 +63,24 @@ def test_an_extraction_writes_everything_and_the_report_says_where(tmp_path: Pat
         "finding objects", "reading properties", "learning tokens", "drawing pictures", "writing files"
     ]  # fmt: skip
     assert max(p.done for p in seen if p.stage == "learning tokens") == 8
+
+
+def test_the_run_s_concept_set_holds_all_of_it(tmp_path: Path) -> None:
+    run(tmp_path / "out")
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    every = load_concept_set(tmp_path / "out" / report["concept_set"])
+    learned = load_concepts(tmp_path / "out")
+    assert every.learned.tokens.keys() == learned.tokens.keys()
+    for name, token in learned.tokens.items():
+        assert torch.equal(token.rows["clip_l"], every.learned.tokens[name].rows["clip_l"])
+    assert [c.key for c in every.found] == ["ball", "ball-2"]
+    assert list(every.found[0].mask.shape) == report["working_size"][::-1]
+    assert set(every.thumbnails) == {"ball", "ball-2", *learned.tokens}
+    assert (every.title, every.date) == ("squares", report["date"])
+    assert every.settings["training"]["steps"] == 8
+    for data in (every.sheet, every.picture, *every.thumbnails.values()):
+        assert data is not None
+        assert Image.open(io.BytesIO(data)).width > 0
 
 
 def test_a_run_repeats_to_the_bit_under_a_seed(tmp_path: Path) -> None:
@@ -192,7 +212,7 @@ def test_how_objects_were_found_is_drawn_and_reported(tmp_path: Path) -> None:
     assert report["pictures"]["rounds"] == "rounds.png"
     assert Image.open(tmp_path / "out" / "rounds.png").width > 0
     first, last = report["rounds"][0], report["rounds"][-1]
-    assert first["considered"][0] == {"label": first["label"], "similarity": None}
+    assert first["considered"][0] == {"label": first["label"], "similarity": None, "definition": None}
     assert {key for step in report["rounds"] for key in step["found"]} == {
         c["key"] for c in report["concepts"]
     }

@@ -13,7 +13,6 @@ from ice_core.model.sampling import SamplingConfig, sample
 from ice_core.standalone.ldm import text_state_to_open_clip
 from ice_core.world.architecture import CLIP_CONFIG, UNET_CONFIG
 from ice_core.world.bundled import bundled_retriever, load_bundled_backbone, load_bundled_towers, world_axes
-from ice_core.world.judge import JUDGED, load_judge
 from ice_core.world.renderer import render
 from ice_core.world.scenes import sample_scene
 
@@ -84,33 +83,6 @@ def test_clip_matches_pictures_with_their_descriptions(backbone):
     ]
     similarity = towers.encode_images(render(scenes).images) @ towers.encode_texts(texts).T
     assert (similarity.argmax(1) == torch.arange(16)).sum() >= 12
-
-
-def test_judge_is_right_on_renders_it_never_saw():
-    scenes = [sample_scene(6_200_000 + i, "any", count=1) for i in range(64)]
-    seen = load_judge().values(render(scenes).images)
-    for axis in JUDGED:
-        truth = [s.ground if axis == "ground" else s.objects[0].value(axis) for s in scenes]
-        right = sum(v[axis] == t for v, t in zip(seen, truth, strict=True))
-        assert right >= 58, axis
-
-
-def test_prompts_draw_the_right_kind_and_color(backbone):
-    """A floor, far above chance (0.2 and 0.125); world_quality.py measures it."""
-    wanted = [
-        ("ball", "red"),
-        ("cube", "blue"),
-        ("cylinder", "green"),
-        ("cone", "yellow"),
-        ("ring", "purple"),
-    ]
-    prompts = [Prompt((f"a photo of a plain {c} rubber {k} on snow",)) for k, c in wanted for _ in range(3)]
-    images = sample(backbone, prompts, SamplingConfig(steps=12), torch.Generator().manual_seed(0))
-    seen = load_judge().values(images)
-    right_kind = sum(v["kind"] == wanted[i // 3][0] for i, v in enumerate(seen))
-    right_color = sum(v["color"] == wanted[i // 3][1] for i, v in enumerate(seen))
-    assert right_kind >= 8
-    assert right_color >= 8
 
 
 def test_properties_of_an_object_beside_others_are_read(backbone):

@@ -1,0 +1,1 @@
+"""A person's concepts, many pictures: kept in one folder, found again, gathered from whole folders."""
