@@ -53,9 +53,9 @@ from ice_core.training.config import STEPS, Method, TrainingConfig
 from ice_core.training.events import Finished
 from ice_core.training.trainer import train
 from ice_core.world.bundled import is_bundled, load_bundled_towers
-from ice_core.world.judge import Judge, load_judge
 from ice_core.world.renderer import render
 from ice_core.world.scenes import sample_scene
+from tools.world.judging import Judge, load_judge
 
 FIRST_SEED = 7_000_000
 """Training drew scenes from 1 000 000 on; the other benchmarks draw from 8 and 9 million on."""

@@ -22,7 +22,7 @@ from ice_core.run.settings import ExtractionSettings
 @dataclass(frozen=True)
 class Recipe:
     """checkpoint: a file, None for the bundled model; clip, vocabulary: as in `load_retriever`; labels: of
-    the objects to look for; date: ISO 8601, of the batch; threads: of a local worker, 0 for those there are.
+    the objects to look for; date: ISO 8601, of the batch; threads: of a worker, 0 for as many as there are.
     """
 
     checkpoint: Path | None

@@ -10,7 +10,7 @@ from comfy_api.latest import io, ui
 from ice_core.concepts import ConceptSet, Readings
 from ice_core.errors import IceError
 
-from .types import ADVANCED, Concepts, Words, schema
+from .types import Concepts, Words, schema
 from .values import Cancellable, image_of, say, words_in
 
 
@@ -26,6 +26,7 @@ class AttributeReader(io.ComfyNode):
             "it right before the training.",
             search_aliases=["color of object", "material", "describe object", "attributes", "properties"],
             shows_result=True,
+            rare=("seed",),
             inputs=[
                 io.Model.Input(
                     "model", tooltip="The model that the concepts are learned with. It is not changed."
@@ -51,7 +52,6 @@ class AttributeReader(io.ComfyNode):
                     min=0,
                     max=2**31 - 1,
                     tooltip="Of the noise that a model reads through; a CLIP needs none.",
-                    extra_dict=ADVANCED,
                 ),
                 Words.Input(
                     "words",

@@ -12,7 +12,7 @@ from ice_core.errors import IceError
 
 from .drawings import word_chart
 from .naming import BUNDLED, CONNECTED, OPEN_CLIP, vocabulary_of
-from .types import ADVANCED, FoundWords, Words, schema
+from .types import FoundWords, Words, schema
 from .values import Progress, image_of, picture_of
 
 _REMEDY = f"use the source {OPEN_CLIP!r}"
@@ -35,6 +35,7 @@ class ConceptRetriever(io.ComfyNode):
                 "what is in the image",
             ],
             shows_result=True,
+            rare=("vocabulary", "count"),
             inputs=[
                 io.Image.Input("image", tooltip="The picture, of any size; one, not a batch of several."),
                 io.Combo.Input(
@@ -57,7 +58,6 @@ class ConceptRetriever(io.ComfyNode):
                     multiline=True,
                     tooltip="Words to choose from, with commas between or one per line. Left blank, the "
                     "built-in names of what photographs show (of the demo's world for the bundled CLIP).",
-                    extra_dict=ADVANCED,
                 ),
                 io.Int.Input(
                     "count",
@@ -65,7 +65,6 @@ class ConceptRetriever(io.ComfyNode):
                     min=1,
                     max=100,
                     tooltip="At most so many words are passed on and shown.",
-                    extra_dict=ADVANCED,
                 ),
                 io.ClipVision.Input(
                     "clip_vision",

@@ -12,7 +12,7 @@ from torch import Tensor
 from ice_core.errors import IceError
 
 from .graph import EVERY, MASKS, ONE_PASS, submitted_inputs
-from .types import ADVANCED, Concepts, FoundWords, Words, schema
+from .types import Concepts, FoundWords, Words, schema
 from .values import Cancellable, Progress, image_of, masks_in, masks_of, picture_of, words_in
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ class AttentionSegmentor(io.ComfyNode):
             "takes masks that you give it.",
             search_aliases=["segment", "mask by word", "find objects", "attention mask", "localize"],
             shows_result=True,
+            rare=("max_rounds", "min_area", "unexplained", "seed"),
             hidden=[io.Hidden.unique_id],
             inputs=[
                 io.Model.Input(
@@ -63,7 +64,6 @@ class AttentionSegmentor(io.ComfyNode):
                     min=1,
                     max=50,
                     tooltip=f"'{EVERY}' keeps at most so many objects, the largest.",
-                    extra_dict=ADVANCED,
                 ),
                 io.Float.Input(
                     "min_area",
@@ -73,7 +73,6 @@ class AttentionSegmentor(io.ComfyNode):
                     step=0.005,
                     tooltip="An object covers more than this share of the picture; smaller finds are "
                     "dropped. Lower it for small objects.",
-                    extra_dict=ADVANCED,
                 ),
                 io.Float.Input(
                     "unexplained",
@@ -83,7 +82,6 @@ class AttentionSegmentor(io.ComfyNode):
                     step=0.01,
                     tooltip=f"Where nothing stands out, '{EVERY}' tries word by word, until "
                     "less than this share of the picture is left.",
-                    extra_dict=ADVANCED,
                 ),
                 io.Int.Input(
                     "seed",
@@ -91,7 +89,6 @@ class AttentionSegmentor(io.ComfyNode):
                     min=0,
                     max=2**31 - 1,
                     tooltip="Of the noise that the model looks through; another one can find other edges.",
-                    extra_dict=ADVANCED,
                 ),
                 Words.Input(
                     "words", optional=True, tooltip="From the ICE Concept Retriever: it names the objects."

@@ -14,7 +14,7 @@ from ice_core.run.defaults import ANCHORED_STEPS, BUNDLED_STEPS, CHECKPOINT_STEP
 
 from .graph import TRAINER
 from .quality import AS_SET, QUALITIES, USUAL, steps_for
-from .types import ADVANCED, Concepts, Learned, Words, schema
+from .types import Concepts, Learned, Words, schema
 from .values import Cancellable, image_of, picture_of, refit, words_in
 
 
@@ -30,10 +30,12 @@ class IntrinsicTrainer(io.ComfyNode):
             "what was learned.",
             search_aliases=["train embedding", "textual inversion", "learn concept", "train lora"],
             shows_result=True,
+            rare=("steps", "learning_rate", "seed", "preview_every", "lora_rank", "resume", "overrule"),
             inputs=[
                 io.Model.Input(
                     "model",
-                    tooltip="A Stable Diffusion 1.x, 2.x or XL model, or the ICE Demo Model; not changed.",
+                    tooltip="A Stable Diffusion 1.x, 2.x or XL model, or the ICE Demo Model. It is not "
+                    "changed.",
                 ),
                 io.Clip.Input("clip", tooltip="The CLIP of the same checkpoint. It is not changed."),
                 io.Vae.Input("vae", tooltip="The VAE of the same checkpoint."),
@@ -54,7 +56,6 @@ class IntrinsicTrainer(io.ComfyNode):
                     tooltip="At most so many, where `quality` says so: 'anchored' ends when it has settled, "
                     f"{ANCHORED_STEPS} are usual. 'paper' and 'inversion' need {BUNDLED_STEPS} with the "
                     f"demo's model and {CHECKPOINT_STEPS} with a large one. 'words' takes none.",
-                    extra_dict=ADVANCED,
                 ),
                 io.Float.Input(
                     "learning_rate",
@@ -64,7 +65,6 @@ class IntrinsicTrainer(io.ComfyNode):
                     step=1e-5,
                     tooltip="For the methods 'paper' and 'inversion': how far a step goes, in proportion to "
                     "the size of the model's own words. Lower it when training diverges.",
-                    extra_dict=ADVANCED,
                 ),
                 io.Int.Input(
                     "seed",
@@ -72,7 +72,6 @@ class IntrinsicTrainer(io.ComfyNode):
                     min=0,
                     max=2**31 - 1,
                     tooltip="The same seed and settings learn the same tokens.",
-                    extra_dict=ADVANCED,
                 ),
                 io.Int.Input(
                     "preview_every",
@@ -80,7 +79,6 @@ class IntrinsicTrainer(io.ComfyNode):
                     min=0,
                     max=20000,
                     tooltip="Draw a live picture every so many steps, which takes a few seconds; 0 for none.",
-                    extra_dict=ADVANCED,
                 ),
                 io.Int.Input(
                     "refine_steps",
@@ -96,14 +94,12 @@ class IntrinsicTrainer(io.ComfyNode):
                     min=1,
                     max=128,
                     tooltip="Of the LoRA: a higher rank can take in more, and makes a larger file.",
-                    extra_dict=ADVANCED,
                 ),
                 io.Boolean.Input(
                     "resume",
                     default=True,
                     tooltip="Go on where a cancelled training of the same picture, model and settings "
                     "stopped. Off: always start anew.",
-                    extra_dict=ADVANCED,
                 ),
                 io.Combo.Input(
                     "method",
@@ -121,7 +117,6 @@ class IntrinsicTrainer(io.ComfyNode):
                     optional=True,
                     tooltip="What an object is like, where it is misread: vase.material=ceramic, one a line. "
                     "Without a value the property is left out.",
-                    extra_dict=ADVANCED,
                 ),
                 Words.Input(
                     "words",

@@ -14,9 +14,6 @@ if TYPE_CHECKING:
 
 CATEGORY = "ICE"
 
-ADVANCED: dict[str, Any] = {"advanced": True}
-"""Of an input that most people leave alone: newer pages fold it away. Older hosts have no argument for it."""
-
 Words = io.Custom("ICE_WORDS")
 """FoundWords"""
 Concepts = io.Custom("ICE_CONCEPTS")
@@ -33,11 +30,18 @@ class FoundWords:
     retriever: Retriever
 
 
-def schema(*, search_aliases: Sequence[str], shows_result: bool = False, **rest: Any) -> io.Schema:
+def schema(
+    *, search_aliases: Sequence[str], shows_result: bool = False, rare: Sequence[str] = (), **rest: Any
+) -> io.Schema:
     """A node's schema in this pack's category, with what older hosts do not know left out there.
 
-    shows_result: its picture stays on the node when its outputs come from the cache.
+    shows_result: its picture stays on the node when its outputs come from the cache; rare: inputs that most
+    people leave alone, which newer pages fold away.
     """
+    for given in rest["inputs"]:
+        if given.id in rare:
+            # Older hosts have no argument for it, but pass on what is put here.
+            given.extra_dict["advanced"] = True
     newer: dict[str, Any] = {"search_aliases": list(search_aliases), "has_intermediate_output": shows_result}
     known = {field.name for field in dataclasses.fields(io.Schema)}
     return io.Schema(category=CATEGORY, **{k: v for k, v in newer.items() if k in known}, **rest)

@@ -107,7 +107,8 @@ def reading(object_info: Definitions) -> Sheet:
     scene = sheet.add("ICEDemoScene", (0, 120), (260, 400), seed=DEMO_SEED, objects=2)
     words = sheet.add("ICEConceptRetriever", (290, 0), (300, 360), image=scene["image"])
     found = _segmentor(sheet, model, scene, (290, 410), (300, 500), words=words["words"])
-    _reader(sheet, model, found, words, (640, 0), (480, 600))
+    read = _reader(sheet, model, found, words, (640, 0), (480, 600))
+    sheet.add("PreviewImage", (1150, 0), (300, 300), images=read["readings"])
     return sheet
 
 

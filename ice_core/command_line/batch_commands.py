@@ -91,5 +91,5 @@ def _recipe(arguments: argparse.Namespace) -> Recipe:
         axes=axes,
         labels=tuple(arguments.labels or ()),
         date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        threads=arguments.threads,
+        threads=arguments.threads or int(arguments.engine == "ray"),
     )

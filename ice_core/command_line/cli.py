@@ -1,4 +1,4 @@
-"""The command `ice`: its arguments and exit codes. What the commands do is in commands.py.
+"""The command `ice`: its arguments and exit codes. What the commands do is in the files beside.
 
 Neither imports torch or a model before it is needed, so that --help and errors in the arguments answer at
 once.
@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
-from ice_core.command_line import commands
+from ice_core.command_line import commands, composing
 from ice_core.command_line.batch_arguments import add_batch
 from ice_core.command_line.file_arguments import add_convert, add_inspect
 from ice_core.command_line.library_arguments import add_library, add_library_option
@@ -125,7 +125,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="PNG",
         help="picture to write (./ice-output/composed.png); counted up, never overwritten",
     )
-    compose.set_defaults(run=commands.compose)
+    compose.set_defaults(run=composing.compose)
 
     add_library(subparsers)
     add_inspect(subparsers)

@@ -1,4 +1,4 @@
-"""What `ice demo`, `ice extract` and `ice compose` do.
+"""What `ice demo` and `ice extract` do.
 
 Cheap checks come first in every command, the imports of torch and the models after them.
 """
@@ -15,11 +15,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ice_core.command_line import models
 from ice_core.command_line.console import progress_display
 from ice_core.command_line.library_commands import file_result
 from ice_core.errors import IceError
-from ice_core.files.names import check_length, is_text, printable
-from ice_core.files.paths import check_tensor_folder, check_writable, free_folder, free_path
+from ice_core.files.paths import check_tensor_folder, check_writable, free_folder
 from ice_core.library.store import Library
 from ice_core.run.defaults import AXES, BUNDLED_STEPS, CHECKPOINT_STEPS, METHOD, SNAPSHOT_EVERY
 from ice_core.run.report import OUTPUTS
@@ -34,9 +34,8 @@ _WHAT_IS_FOUND = (
 
 if TYPE_CHECKING:
     from ice_core.attributes.values import Axis
-    from ice_core.concepts import LearnedConcepts
     from ice_core.localization.retrieval.retriever import Retriever
-    from ice_core.model.backbone import Backbone, Token
+    from ice_core.model.backbone import Backbone
     from ice_core.run.events import RunEvent
     from ice_core.run.report import Report
     from ice_core.run.settings import ExtractionSettings
@@ -58,7 +57,7 @@ def demo(arguments: argparse.Namespace) -> None:
     objects = " and ".join(f"a {o.color} {o.pattern} {o.material} {o.kind}" for o in scene.objects)
     print(f"the scene: {objects} on {scene.ground}", flush=True)
     image = render([scene]).images[0]
-    backbone = _backbone(None, "cpu", arguments.dtype, arguments.gradient_checkpointing)
+    backbone = models.open_backbone(None, "cpu", arguments.dtype, arguments.gradient_checkpointing)
     events = pipeline.extract(
         backbone, load_retriever(backbone), image, out, settings, title=f"the rendered scene {seed}",
         source={**_source("demo", arguments), "clip": ""}, notes=[f"rendered: {objects} on {scene.ground}"],
@@ -125,7 +124,7 @@ def extract(arguments: argparse.Namespace) -> None:
                 mask_notes.append(f"mask {path.name}: resized to the picture's {size[1]} x {size[0]} pixels")
     for note in (*(n for _, notes in pictures for n in notes), *mask_notes):
         print(f"note: {note}", file=sys.stderr)
-    backbone = _backbone(
+    backbone = models.open_backbone(
         arguments.checkpoint, arguments.device, arguments.dtype, arguments.gradient_checkpointing
     )
     retriever, how = (None, []) if labels else _retriever(arguments, backbone)
@@ -165,79 +164,12 @@ def _resume(arguments: argparse.Namespace, fixed: Sequence[str]) -> None:
     device = getattr(arguments, "device", "cpu")
     dtype = start.source.get("dtype")
     file = Path(checkpoint) if checkpoint else None
-    backbone = _backbone(file, device, dtype, arguments.gradient_checkpointing)
+    backbone = models.open_backbone(file, device, dtype, arguments.gradient_checkpointing)
     judge = load_retriever(backbone, start.source["clip"] or None).model if "clip" in start.source else None
     events = pipeline.resume(backbone, out, arguments.preview_every or 0, judge)
     _print_result(_follow(events, out), out)
     if library := getattr(arguments, "library", None):
         file_result(library, out, start.source.get("picture", str(out)))
-
-
-def compose(arguments: argparse.Namespace) -> None:
-    if arguments.out.suffix.lower() != ".png":
-        raise IceError(f"--out {arguments.out} is not a PNG; name the picture for example both.png")
-    if not is_text(arguments.prompt):
-        raise IceError(
-            f"the prompt {arguments.prompt!r} is not UTF-8 text; type it anew, or set the terminal to UTF-8"
-        )
-    sources: dict[str, Path] = {}
-    for text in arguments.concepts:
-        alias, separator, path = text.partition("=")
-        if not separator:
-            alias, path = "", text
-        if alias in sources:
-            raise IceError(
-                f"--concepts {text}: {f'the alias {alias!r}' if alias else 'no alias'} was given before; "
-                "write for example --concepts a=DIR --concepts b=DIR"
-            )
-        if not path or not os.path.exists(path):
-            raise IceError(f"--concepts {text}: there is no folder or file {path!r}")
-        sources[alias] = Path(path)
-    for path in (arguments.checkpoint, arguments.lora):
-        if path and not os.path.isfile(path):
-            raise IceError(f"there is no file {path}")
-    check_length(arguments.out.name)
-    free_path(arguments.out)
-    check_writable(arguments.out.parent)
-    import torch
-
-    from ice_core.composition import parse_prompt
-    from ice_core.files.embeddings import open_concepts
-    from ice_core.files.images import save_png
-    from ice_core.files.lora import load_lora, lora_header
-    from ice_core.model.sampling import SamplingConfig, sample_each
-    from ice_core.run.events import Progress
-
-    loaded: dict[str, LearnedConcepts | Token] = {
-        alias: open_concepts(path) for alias, path in sources.items()
-    }
-    lora = load_lora(arguments.lora) if arguments.lora else None
-    backbone = _backbone(arguments.checkpoint, arguments.device, arguments.dtype)
-    prompt = parse_prompt(arguments.prompt, loaded, backbone)
-    learned_on = [getattr(source, "base_fingerprint", backbone.fingerprint) for source in loaded.values()]
-    if lora is not None:
-        lora.check(backbone.lora_targets, backbone.name)
-        learned_on.append(lora_header(arguments.lora).get("ice.base_fingerprint", backbone.fingerprint))
-    for fingerprint in dict.fromkeys(learned_on):
-        if fingerprint != backbone.fingerprint:
-            print(
-                f"note: learned on another base model ({fingerprint[:12]}), may look different",
-                file=sys.stderr,
-            )
-    generator = torch.Generator().manual_seed(arguments.seed)
-    pictures = sample_each(backbone, [prompt] * arguments.count, SamplingConfig(), generator, lora=lora)
-    made_with = {"prompt": arguments.prompt, "seed": str(arguments.seed)}
-    if lora is not None:
-        made_with["lora"] = printable(arguments.lora.name)
-    stage, done = "drawing pictures", 0
-    try:
-        with progress_display() as show:
-            show(Progress(stage, 0, arguments.count))
-            for done, picture in enumerate(pictures, start=1):
-                print(save_png(picture, free_path(arguments.out), made_with), flush=True)
-                show(Progress(stage, done, arguments.count))
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"{done} of {arguments.count} pictures are written") from None
 
 
 def settings_for(
@@ -270,21 +202,6 @@ def settings_for(
 def _source(command: str, arguments: argparse.Namespace) -> dict[str, str]:
     """What going on needs to know of how a run was started; with `clip` where objects were named by one."""
     return {"command": command, **({"dtype": arguments.dtype} if arguments.dtype else {})}
-
-
-def _backbone(
-    checkpoint: Path | None,
-    device: str,
-    dtype: str | None = None,
-    gradient_checkpointing: bool = False,
-) -> Backbone:
-    from ice_core.api import load_model
-    from ice_core.standalone.memory import keep_freed_memory
-
-    backbone = load_model(checkpoint, device, dtype or "auto", gradient_checkpointing)
-    if backbone.device.type == "cpu":
-        keep_freed_memory()
-    return backbone
 
 
 def _retriever(arguments: argparse.Namespace, backbone: Backbone) -> tuple[Retriever, list[str]]:

@@ -63,13 +63,6 @@ def token_of(file: TensorFile) -> Token:
     return Token(f"{header['ice.key']}.{header.get('ice.axis') or header.get('ice.role')}", rows)
 
 
-def _encoder_of(header: Mapping[str, str], rows: Tensor) -> str:
-    """Whose rows `emb_params` holds: as one of our files says, else by their width."""
-    if found := re.fullmatch(r'\["(clip_\w+)"\]', header.get("ice.encoders", "")):
-        return found[1]
-    return _ENCODER_OF_WIDTH.get(rows.shape[-1] if rows.ndim else 0, "clip_l")
-
-
 def _read_pickle(path: Path) -> dict[str, Tensor]:
     content = read_pickle(path, "convert it to .safetensors first, where you trust it")
     if isinstance(content, Mapping) and isinstance(content.get("string_to_param"), Mapping):
@@ -79,6 +72,13 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
     if not isinstance(content, Mapping):
         return {}
     return plain_tensors(content)
+
+
+def _encoder_of(header: Mapping[str, str], rows: Tensor) -> str:
+    """Whose rows `emb_params` holds: as one of our files says, else by their width."""
+    if found := re.fullmatch(r'\["(clip_\w+)"\]', header.get("ice.encoders", "")):
+        return found[1]
+    return _ENCODER_OF_WIDTH.get(rows.shape[-1] if rows.ndim else 0, "clip_l")
 
 
 def as_rows(tensors: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import math
 import os
+import signal
+import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -26,11 +28,8 @@ ATTEMPTS = 2
 class _Actor:
     """A process of the cluster with its model."""
 
-    def open(self, open_worker: Callable[[], Worker], threads: int) -> str:
+    def open(self, open_worker: Callable[[], Worker]) -> str:
         """Load the model -> why that failed, empty when it did not."""
-        import torch
-
-        torch.set_num_threads(threads)
         try:
             self.worker = open_worker()
         except IceError as error:
@@ -46,7 +45,8 @@ class RayEngine:
     """address: of a cluster, "auto" for the one that this machine belongs to, empty to start one here.
 
     workers: processes with a model each; 0 for one per GPU of the cluster, or one per machine where there is
-    none. threads: of each; gpus: that each holds, below 1 to share one; None for 1 where there are enough.
+    none. threads: cores that each holds; gpus: that each holds, below 1 to share one; None for 1 where there
+    are enough.
     """
 
     address: str = ""
@@ -78,7 +78,7 @@ class RayEngine:
 
         def start() -> None:
             actor = kind.remote()
-            busy[actor.open.remote(opening, self.threads)] = (actor, None)
+            busy[actor.open.remote(opening)] = (actor, None)
 
         try:
             for _ in range(min(number, len(jobs))):
@@ -145,6 +145,7 @@ def _import_ray() -> Any:
 
 def _connect(ray: Any, address: str) -> None:
     """Join a cluster, or start one in this machine."""
+    before = signal.getsignal(signal.SIGTERM)
     try:
         if address:
             ray.init(address=address, log_to_driver=False, logging_level="warning")
@@ -155,6 +156,10 @@ def _connect(ray: Any, address: str) -> None:
     except Exception as error:
         what = f"no Ray cluster answers at {address!r}" if address else "no Ray cluster could be started here"
         raise IceError(f"{what}: {_line(error)}; try again, or use --engine local") from error
+    finally:
+        if threading.current_thread() is threading.main_thread() and before is not None:
+            # Ray takes SIGTERM for itself, and would end the process before anything is kept.
+            signal.signal(signal.SIGTERM, before)
 
 
 def _line(error: BaseException) -> str:

@@ -29,8 +29,6 @@ _FOREIGN = (
     (r"^edm_vpred\.", "a CosXL checkpoint"),
     (r"^(unet\.)?(down_blocks|up_blocks)\.\d", "a U-Net in diffusers' layout"),
 )
-V_PREDICTION_MARK, ZERO_TERMINAL_MARK = "v_pred", "ztsnr"
-"""Weights without content that mark a model of velocity, and one whose last timestep is pure noise."""
 _CONTEXT = UNET_PREFIX + "middle_block.1.transformer_blocks.0.attn2.to_k.weight"
 _LABEL = UNET_PREFIX + "label_emb.0.0.weight"
 

@@ -28,7 +28,7 @@ from ice_core.standalone.architecture import (
 from ice_core.standalone.backbone import StandaloneBackbone
 from ice_core.standalone.clip_text import ClipText
 from ice_core.standalone.joint_text import JointText
-from ice_core.standalone.kinds import SUPPORTED, V_PREDICTION_MARK, ZERO_TERMINAL_MARK, Shapes
+from ice_core.standalone.kinds import SUPPORTED, Shapes
 from ice_core.standalone.ldm import UNET_PREFIX, XL_LATENT_SCALE
 from ice_core.standalone.parts import read_projection, read_text_model, read_unet, read_vae
 from ice_core.standalone.weight_file import WeightFile
@@ -38,6 +38,8 @@ TEXT_PREFIX, OPEN_CLIP_PREFIX = (
     "conditioner.embedders.0.transformer.text_model.",
     "conditioner.embedders.1.model.",
 )
+V_PREDICTION_KEY, ZERO_TERMINAL_KEY = "v_pred", "ztsnr"
+"""Weights without content that mark a model of velocity, and one whose last timestep is pure noise."""
 OPEN_CLIP_PADDING = 0
 SIZE_WIDTH = 256
 """Numbers that each of the six sizes becomes."""
@@ -58,7 +60,7 @@ def infer(shapes: Shapes, metadata: Mapping[str, str]) -> Architecture:
     Diffusion XL's.
     """
     check_parts(shapes, {"CLIP-L text encoder": TEXT_PREFIX, "CLIP-G text encoder": OPEN_CLIP_PREFIX})
-    prediction = said_prediction(metadata, "v_prediction" if V_PREDICTION_MARK in shapes else "epsilon")
+    prediction = said_prediction(metadata, "v_prediction" if V_PREDICTION_KEY in shapes else "epsilon")
     if _MIDDLE not in shapes:
         raise IceError(
             "this file is a relative of Stable Diffusion XL with layers left out (SSD-1B, Vega or KOALA); "
@@ -94,7 +96,7 @@ def infer(shapes: Shapes, metadata: Mapping[str, str]) -> Architecture:
         prediction=prediction,
         native_size=positive(metadata, "ice.native_size", 1024),
         latent_scale=XL_LATENT_SCALE,
-        zero_terminal=prediction == "v_prediction" and ZERO_TERMINAL_MARK in shapes,
+        zero_terminal=prediction == "v_prediction" and ZERO_TERMINAL_KEY in shapes,
     )
 
 

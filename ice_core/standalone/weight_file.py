@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ice_core.errors import IceError
-from ice_core.standalone.kinds import V_PREDICTION_MARK, ZERO_TERMINAL_MARK, Shapes
+from ice_core.standalone.kinds import Shapes
 from ice_core.tensor_files.pickle_file import plain_tensors, read_pickle
 from ice_core.tensor_files.safetensors_file import read_tensors
 
@@ -74,9 +74,8 @@ def open_weights(path: Path) -> WeightFile:
         tensors, metadata = _read_pickle(path), {}
     else:
         raise IceError(f"{path.name} is no checkpoint by its name; give a .safetensors file")
-    # What takes no place in the file could be named without end, but marks are known by name.
-    marks = (V_PREDICTION_MARK, ZERO_TERMINAL_MARK)
-    tensors = {name: value for name, value in tensors.items() if value.numel() or name in marks}
+    # Layers that take no place in the file could be named without end; a mark, such as "v_pred", is no layer.
+    tensors = {name: value for name, value in tensors.items() if value.numel() or "." not in name}
     stat = path.stat()
     fingerprint = partial(_sha256, path.resolve(), stat.st_mtime_ns, stat.st_size)
     return WeightFile(path, tensors, metadata, fingerprint)

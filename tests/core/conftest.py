@@ -8,7 +8,7 @@ import pytest
 from extractions import Names, scene
 from fakes import FakeBackbone
 
-from ice_core.command_line import commands
+from ice_core.command_line import commands, models
 from ice_core.files.images import save_png
 
 
@@ -20,6 +20,6 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name, mask in zip(("one", "two"), masks, strict=True):
         save_png(mask, tmp_path / f"{name}.png")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(commands, "_backbone", lambda *_: FakeBackbone())
+    monkeypatch.setattr(models, "open_backbone", lambda *_: FakeBackbone())
     monkeypatch.setattr(commands, "_retriever", lambda *_: (Names(), ["named by a fake"]))
     return tmp_path

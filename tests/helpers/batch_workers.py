@@ -1,30 +1,41 @@
-"""Workers of a batch that need no model: a picture's content says what becomes of it."""
+"""Workers of a batch that need no model, nor torch: a picture's content says what becomes of it."""
 
 from __future__ import annotations
 
 import os
 import signal
-import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from concept_sets import concept_set
-
 from ice_core.errors import IceError
-from ice_core.files.concept_set import save_concept_set
 from ice_core.library.batch import Worker
 
-PICTURES = {f"{n}.png": b"%d" % n for n in range(6)} | {"bad.png": b"bad", "odd.png": b"odd"}
-"""Name -> content; of "bad" an IceError comes, of "odd" another error, of "poison" the worker's end."""
+SPECIAL = {"bad": "nothing was found", "odd": "ValueError: odd"}
+"""Content of a picture -> the error that comes of it. "poison" is the end of the worker."""
 
 
-def pictures_in(folder: Path, content: Mapping[str, bytes] = PICTURES) -> Path:
-    """A folder with these files."""
-    for name, data in content.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(data)
+def pictures_in(folder: Path, content: Mapping[str, str]) -> Path:
+    """A folder with these files. Content that is nothing special is the title of a concept set, and the file
+    is that set, which comes back as it is."""
+    for name, text in content.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(text.encode() if text in (*SPECIAL, "poison") else _set(text, folder))
     return folder
+
+
+def _set(title: str, folder: Path) -> bytes:
+    # Workers import this module, and need not wait for torch.
+    from concept_sets import concept_set
+
+    from ice_core.files.concept_set import save_concept_set
+
+    file = save_concept_set(concept_set(title=title), folder / "set.safetensors")
+    try:
+        return file.read_bytes()
+    finally:
+        file.unlink()
 
 
 def open_worker() -> Worker:
@@ -50,5 +61,4 @@ def work(name: str, picture: bytes) -> bytes:
         raise ValueError("odd")
     if picture == b"bad":
         raise IceError("nothing was found")
-    with tempfile.TemporaryDirectory() as scratch:
-        return save_concept_set(concept_set(title=name), Path(scratch) / "set.safetensors").read_bytes()
+    return picture

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from graphs import DEMO, QUICK, REFINE_STEPS, WORKFLOWS
+from graphs import DEMO, EXTRACT, QUICK, REFINE_STEPS, WORKFLOWS
 from PIL import Image
 
 from tools.comfy_client import Client
@@ -174,6 +174,11 @@ def test_a_wrong_placeholder_is_marked_at_once(page: Page) -> None:
     page.wait(f"return {PROMPT}.title.includes('teapot');", 60)
     type_into_prompt(page, "a photo of a {cone.color} cube")
     page.wait(f"return {PROMPT}.title === '';", 60)
+
+
+def test_a_field_that_a_wire_leads_into_is_not_folded_away(page: Page) -> None:
+    page.load(json.dumps(saved(EXTRACT)))
+    assert page.ask(f"return {TRAINER}.widgets.find(w => w.name === 'overrule').hidden;") is False
 
 
 def test_inputs_that_most_leave_alone_are_folded_away(page: Page) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from graphs import quick
+from graphs import find, quick
 
 from tools.comfy_client import Client
 from tools.comfy_graph import inputs_of, is_ours, is_widget
@@ -56,6 +56,10 @@ def test_values_of_a_saved_workflow_are_those_of_the_same_fields(client: Client,
 
 def test_a_prompt_of_the_first_release_runs(client: Client) -> None:
     path = Path(__file__).parent / "saved" / "0.1.0" / "demo_api.json"
-    run = client.run(quick(workflow(path)))
+    graph = quick(workflow(path))
+    # Nothing of it may come from the cache to the tests of today's demo, nor lie among their files.
+    graph[find(graph, "ICEIntrinsicTrainer")]["inputs"]["seed"] = 5
+    graph[find(graph, "ICESaveConcepts")]["inputs"]["folder"] = "earlier/demo"
+    run = client.run(graph)
 
     assert run.status == "success", run.error

@@ -44,10 +44,13 @@ function ignoredBy(node) {
   return names;
 }
 
+/** Names of the fields that a wire leads into: it has to end at something. */
+const wired = (node) => (node.inputs ?? []).filter((slot) => slot.link != null).map((slot) => slot.widget?.name);
+
 function showInputs(node) {
-  const ignored = ignoredBy(node);
-  const hides = (widget) =>
-    ignored.includes(widget.name) || (widget.options?.advanced && !node.iceShowsAll && !pageFolds());
+  const [ignored, used] = [ignoredBy(node), wired(node)];
+  const folds = (widget) => widget.options?.advanced && !node.iceShowsAll && !pageFolds();
+  const hides = (widget) => !used.includes(widget.name) && (ignored.includes(widget.name) || folds(widget));
   const hidden = (node.widgets ?? []).filter(hides);
   const all = new Set(hidden.flatMap((widget) => [widget, ...(widget.linkedWidgets ?? [])]));
   for (const widget of node.widgets ?? []) widget.hidden = all.has(widget);
@@ -82,6 +85,15 @@ function watchChoosers(node) {
   }
 }
 
+function watchWires(node) {
+  const before = node.onConnectionsChange;
+  node.onConnectionsChange = function (...given) {
+    const answer = before?.apply(this, given);
+    showInputs(node);
+    return answer;
+  };
+}
+
 const isOurs = (node) => node.comfyClass?.startsWith("ICE");
 
 app.registerExtension({
@@ -93,6 +105,7 @@ app.registerExtension({
     limitText(node);
     addFold(node);
     watchChoosers(node);
+    watchWires(node);
     showInputs(node);
     colorWires();
   },

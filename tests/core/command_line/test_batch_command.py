@@ -45,8 +45,6 @@ def test_a_folder_goes_into_a_library_and_is_not_done_twice(
     assert main(command) == 0
     out, err = capsys.readouterr()
     assert "2 pictures, 2 concepts, 1 left out; 1 were done before" in out
-    assert main([*command, "--axes", "color"]) == 0
-    assert "0 were done before" in capsys.readouterr().out
 
 
 def test_the_engine_is_what_was_asked_for() -> None:

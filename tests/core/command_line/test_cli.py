@@ -15,7 +15,7 @@ from extractions import MARKED, scene
 from fakes import FakeBackbone
 from PIL import Image
 
-from ice_core.command_line import commands
+from ice_core.command_line import models
 from ice_core.command_line.cli import main
 from ice_core.errors import IceError
 from ice_core.files.embeddings import load_concepts
@@ -191,7 +191,7 @@ def test_arguments_that_cannot_be_parsed_exit_with_2(
 @pytest.mark.parametrize("device", ["meta", "hpu", "privateuseone", "cuda:99", "abacus"])
 def test_a_device_that_cannot_compute_is_refused(device: str) -> None:
     with pytest.raises(IceError, match="cannot be used"):
-        commands._backbone(None, device)
+        models.open_backbone(None, device)
 
 
 def test_help_and_argument_errors_do_not_wait_for_torch() -> None:
@@ -256,7 +256,7 @@ def test_a_run_goes_on_in_the_precision_it_was_started_in(
         opened.append((dtype, gradient_checkpointing))
         return FakeBackbone()
 
-    monkeypatch.setattr(commands, "_backbone", fake)
+    monkeypatch.setattr(models, "open_backbone", fake)
     options = ["--dtype", "bfloat16", "--gradient-checkpointing", "--out", "out"]
     assert main([*MARKED, *options]) == 0
     assert main(["extract", "--resume", "out"]) == 0

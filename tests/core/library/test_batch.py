@@ -14,14 +14,16 @@ from ice_core.library.engines import LocalEngine
 from ice_core.library.store import Library
 from ice_core.library.summary import write_summary
 
+PICTURES = {f"{n}.png": f"picture {n}" for n in range(6)} | {"bad.png": "bad", "odd.png": "odd"}
+
 
 def run(folder: Path, library: Library, recipe: str = "words") -> list[Filed]:
     return list(run_batch(library, jobs_in(folder, recipe), LocalEngine(), open_worker, ["batch"]))
 
 
 def test_what_fails_is_told_and_left_out(tmp_path: Path) -> None:
-    folder = pictures_in(tmp_path / "pictures")
-    pictures_in(folder, {"inner/deep.JPG": b"deep", "notes.txt": b"no picture"})
+    folder = pictures_in(tmp_path / "pictures", PICTURES)
+    pictures_in(folder, {"inner/deep.JPG": "deep", "notes.txt": "no picture"})
     with Library(tmp_path / "library") as library:
         filed = run(folder, library)
         assert [one.job.name for one in filed if not one.error] == [
@@ -35,14 +37,14 @@ def test_what_fails_is_told_and_left_out(tmp_path: Path) -> None:
         assert [one.done for one in filed] == list(range(1, 10))
         assert library.count() == 14
         entry = library.entry(filed[0].ids[0])
-        assert (entry.title, entry.origin, entry.tags) == ("0.png", str(folder / "0.png"), ("batch",))
+        assert (entry.title, entry.origin, entry.tags) == ("picture 0", str(folder / "0.png"), ("batch",))
 
 
 def test_a_second_run_does_only_what_is_missing(tmp_path: Path) -> None:
-    folder = pictures_in(tmp_path / "pictures", {"a.png": b"1", "b.png": b"2"})
+    folder = pictures_in(tmp_path / "pictures", {"a.png": "1", "b.png": "2"})
     with Library(tmp_path / "library") as library:
         first = run(folder, library)
-        pictures_in(folder, {"c.png": b"3"})
+        pictures_in(folder, {"c.png": "3"})
         (folder / "a.png").rename(folder / "renamed.png")
         second = run(folder, library)
         assert [(one.job.name, one.before) for one in second] == [
@@ -60,7 +62,7 @@ def test_a_second_run_does_only_what_is_missing(tmp_path: Path) -> None:
 
 
 def test_a_stopped_run_keeps_what_is_done(tmp_path: Path) -> None:
-    folder = pictures_in(tmp_path / "pictures")
+    folder = pictures_in(tmp_path / "pictures", PICTURES)
     with Library(tmp_path / "library") as library:
         events = run_batch(library, jobs_in(folder, ""), LocalEngine(), open_worker)
         next(events)
@@ -81,7 +83,7 @@ def test_a_stopped_run_keeps_what_is_done(tmp_path: Path) -> None:
 
 
 def test_a_picture_that_is_gone_when_its_turn_comes_is_left_out(tmp_path: Path) -> None:
-    folder = pictures_in(tmp_path / "pictures", {"a.png": b"1", "b.png": b"2"})
+    folder = pictures_in(tmp_path / "pictures", {"a.png": "1", "b.png": "2"})
     jobs = jobs_in(folder, "")
     (folder / "a.png").unlink()
     with Library(tmp_path / "library") as library:
@@ -95,7 +97,7 @@ def test_nothing_to_do_is_an_error_and_no_model_too(tmp_path: Path) -> None:
     for folder, message in (("empty", "no pictures in"), ("absent", "there is no folder")):
         with pytest.raises(IceError, match=message):
             jobs_in(tmp_path / folder, "")
-    folder = pictures_in(tmp_path / "pictures")
+    folder = pictures_in(tmp_path / "pictures", PICTURES)
     with (
         Library(tmp_path / "library") as library,
         pytest.raises(IceError, match="the model is not there"),
@@ -104,7 +106,7 @@ def test_nothing_to_do_is_an_error_and_no_model_too(tmp_path: Path) -> None:
 
 
 def test_the_summary_needs_no_other_file(tmp_path: Path) -> None:
-    folder = pictures_in(tmp_path / "pictures", {"<b>.png": b"1", "bad.png": b"bad"})
+    folder = pictures_in(tmp_path / "pictures", {"<b>.png": "1", "bad.png": "bad"})
     with Library(tmp_path / "library") as library:
         filed = run(folder, library)
         page = write_summary(library, "Pictures & more", filed, tmp_path / "page.html").read_text("utf-8")

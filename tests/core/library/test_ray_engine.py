@@ -19,6 +19,7 @@ from ice_core.library.store import Library
 
 pytest.importorskip("ray", reason="Ray is not installed: `python -m uv sync --extra ray`")
 
+PICTURES = {f"{n}.png": f"picture {n}" for n in range(6)} | {"bad.png": "bad", "odd.png": "odd"}
 HELPERS = Path(__file__).parents[2] / "helpers"
 
 
@@ -43,9 +44,10 @@ def contents(library: Library) -> list[tuple[str, str, dict[str, str]]]:
 
 
 def test_killed_workers_are_replaced_and_results_stay_the_same(address: str, tmp_path: Path) -> None:
-    folder = pictures_in(tmp_path / "pictures")
-    pictures_in(folder, {"poison.png": b"poison"})
+    folder = pictures_in(tmp_path / "pictures", PICTURES)
+    pictures_in(folder, {"poison.png": "poison"})
     filed: list[Filed] = []
+    on_sigterm = signal.getsignal(signal.SIGTERM)
     with Library(tmp_path / "ray") as library:
         engine = RayEngine(address, workers=2)
         for one in run_batch(library, jobs_in(folder, ""), engine, open_slow_worker):
@@ -54,6 +56,7 @@ def test_killed_workers_are_replaced_and_results_stay_the_same(address: str, tmp
             filed.append(one)
         on_ray = contents(library)
         assert library.check().problems == ()
+    assert signal.getsignal(signal.SIGTERM) is on_sigterm
     errors = {one.job.name: one.error for one in filed if one.error}
     assert "its worker died 2 times" in errors.pop("poison.png")
     assert errors == {"bad.png": "nothing was found", "odd.png": "ValueError: odd"}
@@ -78,7 +81,7 @@ def test_a_cluster_that_does_not_answer_is_one_clear_error(monkeypatch: pytest.M
 
 
 def test_what_no_worker_can_do_is_one_clear_error(address: str, tmp_path: Path) -> None:
-    jobs = jobs_in(pictures_in(tmp_path / "pictures"), "")
+    jobs = jobs_in(pictures_in(tmp_path / "pictures", PICTURES), "")
     with Library(tmp_path / "library") as library:
         with pytest.raises(IceError, match="the model is not there"):
             list(run_batch(library, jobs, RayEngine(address, 1), open_nothing))
