@@ -46,6 +46,6 @@ def _foreign_u_net(shapes: Shapes) -> str | None:
     """What is told from a supported family by the vectors that a U-Net takes beside text."""
     if _LABEL not in shapes or any(key.startswith("conditioner.embedders.1.") for key in shapes):
         return None
-    context = shapes.get(_CONTEXT, (0, 0))[1]
+    context = next(iter(shapes.get(_CONTEXT, ())[1:]), 0)
     names = {1280: "the refiner of Stable Diffusion XL", 1024: "a Stable Diffusion unCLIP checkpoint"}
     return f"{names[context]} (its U-Net takes text {context} wide)" if context in names else None
