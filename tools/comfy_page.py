@@ -91,7 +91,15 @@ class Page:
         for text in (pack, title):
             self._click(text)
         self.wait("return app.graph?._nodes?.length > 0 && !app.graph._nodes.some(node => node.before);")
-        self.wait("return !document.querySelector('[role=dialog]');")
+        # Older pages offer models that are not there in a dialog, newer ones on the side.
+        self.wait(
+            """
+            const open = document.querySelector('[role=dialog]');
+            if (open?.textContent.includes('Missing Models'))
+                open.querySelector('.p-dialog-close-button')?.click();
+            return !open;
+            """
+        )
         time.sleep(1)
 
     def _click(self, text: str, seconds: float = 120) -> None:
