@@ -195,7 +195,10 @@ class Page:
     def complaints(self) -> list[str]:
         """Errors on the page's console since this was asked last, but for files that are not there and
         addresses that it may not ask."""
-        known = ("Failed to load resource", "Content Security Policy", "Fetch API cannot load")
+        known = (
+            "Failed to load resource", "Content Security Policy", "Fetch API cannot load",
+            "Error fetching file size",
+        )  # fmt: skip
         messages = [e["message"] for e in self.driver.get_log("browser") if e["level"] == "SEVERE"]
         return [message for message in messages if not any(one in message for one in known)]
 

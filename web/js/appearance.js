@@ -94,6 +94,17 @@ function watchWires(node) {
   };
 }
 
+/** Older pages save the line that a run wrote on a node as if it were one of its fields. */
+function keepLinesOut(node) {
+  const before = node.serialize;
+  node.serialize = function (...given) {
+    for (const widget of this.widgets ?? []) {
+      if (widget.name === "$$node-text-preview") widget.serialize = false;
+    }
+    return before.apply(this, given);
+  };
+}
+
 const isOurs = (node) => node.comfyClass?.startsWith("ICE");
 
 app.registerExtension({
@@ -106,6 +117,7 @@ app.registerExtension({
     addFold(node);
     watchChoosers(node);
     watchWires(node);
+    keepLinesOut(node);
     showInputs(node);
     colorWires();
   },
