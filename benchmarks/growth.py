@@ -30,6 +30,7 @@ from speed import random_sd15
 from ice_core.files.images import save_png
 from ice_core.localization.segmentation import ObjectsConfig, SegmentationConfig, find_objects, segment
 from ice_core.localization.segmentation.maps import encode_views, noised_pass, prompt_words
+from ice_core.localization.segmentation.objects import MOST_CELLS
 from ice_core.model.backbone import Prompt
 from ice_core.world.renderer import render
 from ice_core.world.scenes import sample_scene
@@ -54,7 +55,7 @@ def measure(width: int, height: int, works: Sequence[str]) -> dict[str, dict[str
     @torch.no_grad()
     def recorded() -> None:
         latent = torch.randn(1, 4, height // backbone.factor, width // backbone.factor)
-        noised_pass(backbone, latent, prompt_words("object"), 400, 2, rng, ("self",))
+        noised_pass(backbone, latent, prompt_words("object"), 400, 2, rng, ("self",), MOST_CELLS)
 
     calls: dict[str, Callable[[], Any]] = {
         "pass": plain,

@@ -17,7 +17,7 @@ from ice_core.model.prompts import SEGMENTATION_TEMPLATE
 WORDS = ("concept", "things", "background")
 """Order of the words in every word map."""
 
-_MOST_POSITIONS = 64 * 64
+MOST_POSITIONS = 64 * 64
 """Maps of more positions than this are not recorded: a self-attention map of 64 x 64 takes 64 MB."""
 
 
@@ -80,11 +80,13 @@ def noised_pass(
     draws: int,
     generator: torch.Generator,
     kinds: Collection[Kind] = ("self", "cross"),
+    most: int = MOST_POSITIONS,
 ) -> NoisedPass:
     """One look at a picture, noised up to a timestep, with a prompt of these words.
 
     views: latents of `encode_views`; draws: of noise for each, all in one batch. kinds: the attention that
-    will be asked for; what is recorded stays in memory. generator: on the CPU.
+    will be asked for, in layers of at most so many positions; what is recorded stays in memory. generator:
+    on the CPU.
     Raises IceError where the model has no such timestep, or no attention of a size that can be compared.
     """
     steps = len(backbone.alphas_cumprod)
@@ -99,7 +101,7 @@ def noised_pass(
     spans = text.columns[0]
     recorder = AttentionRecorder(
         kinds=kinds,
-        sizes=_sizes(latents.shape[-2], latents.shape[-1]),
+        sizes=_sizes(latents.shape[-2], latents.shape[-1], most),
         columns=torch.tensor([column for span in spans for column in span]),
     )
     timesteps = torch.full((len(noisy),), timestep, dtype=torch.long, device=noisy.device)
@@ -131,11 +133,11 @@ def prompt_words(concept: str) -> tuple[str, ...]:
     return tuple(concept if word == "{}" else word for word in SEGMENTATION_TEMPLATE.split())
 
 
-def _sizes(height: int, width: int) -> set[Size]:
-    """The latent's size halved again and again, down to 1, as far as maps of it fit in memory."""
+def _sizes(height: int, width: int, most: int) -> set[Size]:
+    """The latent's size halved again and again, down to 1, where it has at most so many positions."""
     sizes = set()
     while True:
-        if height * width <= _MOST_POSITIONS:
+        if height * width <= most:
             sizes.add((height, width))
         if max(height, width) == 1:
             return sizes

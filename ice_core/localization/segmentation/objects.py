@@ -23,6 +23,7 @@ from ice_core.localization.segmentation.cuts import normalized_cuts
 from ice_core.localization.segmentation.heads import affinity
 from ice_core.localization.segmentation.labels import word_shares
 from ice_core.localization.segmentation.maps import (
+    MOST_POSITIONS,
     WORDS,
     NoisedPass,
     encode_views,
@@ -38,7 +39,7 @@ from ice_core.model.backbone import Backbone
 _ANY_THING = "object"
 _TO_WORDS: tuple[Kind, ...] = ("cross",)
 _TO_ITSELF: tuple[Kind, ...] = ("self",)
-_MOST_CELLS = 48 * 32
+MOST_CELLS = 48 * 32
 """Affinities of more places than this are not cut: the eigenvectors of 64 x 64 places take minutes."""
 _OWN = 0.4
 """A cell belongs to a part of the foreground that covers more than this share of it."""
@@ -81,7 +82,12 @@ def find_objects(
     parts = components(foreground, min_area)
     masks: list[Tensor] = []
     if parts:
-        seen = noised_pass(backbone, latent, words, config.cut_timestep, config.draws, generator, _TO_ITSELF)
+        # Layers that are too large to be cut need not be kept, where there are others.
+        small = [size for size in seen.recorder.recorded_sizes("cross") if _count(size) <= MOST_CELLS]
+        most = MOST_CELLS if small else MOST_POSITIONS
+        seen = noised_pass(
+            backbone, latent, words, config.cut_timestep, config.draws, generator, _TO_ITSELF, most
+        )
         size = cut_size(seen)
         bonds = affinity(seen.heads(size))
         for part in parts:
@@ -98,7 +104,7 @@ def find_objects(
 def cut_size(seen: NoisedPass) -> Size:
     """The largest recorded self-attention that can be cut (height, width); the smallest if none can."""
     sizes = seen.recorder.recorded_sizes("self")
-    fitting = [size for size in sizes if size[0] * size[1] <= _MOST_CELLS]
+    fitting = [size for size in sizes if size[0] * size[1] <= MOST_CELLS]
     return max(fitting, key=_count) if fitting else min(sizes, key=_count)
 
 
