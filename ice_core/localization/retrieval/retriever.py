@@ -26,6 +26,9 @@ CentredBy = Literal["image_mean", "photographs", "none"]
 
 _BLACK = 0.5 / 255
 _LIKELY, _MOST_FINER = 0.1, 3
+_WEIGHED = 200
+"""Of a plain name so many finer ones are weighed, the most usual: there are 966 trees, and to embed them all
+takes minutes without an accelerator."""
 
 
 @dataclass(frozen=True)
@@ -167,7 +170,7 @@ class Retriever:
     def _finer(self, z: Tensor, label: str) -> tuple[Candidate, ...]:
         """Finer names of a plain one for an embedding [1, D], by the softmax that CLIP was trained with over
         them and the plain name; those that are likelier than one in ten."""
-        below = self.vocabulary.finer.get(label, ())
+        below = self.vocabulary.finer.get(label, ())[:_WEIGHED]
         if not below:
             return ()
         names = Vocabulary((label, *below), (True,) * (1 + len(below)))

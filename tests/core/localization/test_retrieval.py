@@ -306,6 +306,16 @@ def test_a_plain_name_comes_first_and_the_report_has_the_finer_one(picture, tmp_
     assert best.finer[0].weight == pytest.approx(expected, abs=1e-5)
 
 
+def test_of_very_many_finer_names_the_most_usual_are_weighed(picture, tmp_path):
+    many = tuple(f"dog {n}" for n in range(1000))
+    model = FakeModel({"dog": 1.0})
+    retriever = Retriever(
+        model, Vocabulary(THINGS.words, THINGS.nameable, {"dog": many}), cache_folder=tmp_path
+    )
+    retriever.retrieve(picture)
+    assert model.encoded <= len(WORDS) + 300
+
+
 def test_the_mean_of_photographs_is_made_once_and_taken_off(picture, tmp_path, monkeypatch):
     model = FakeModel({"ball": 1.0, "red": 0.5})
     mean = photograph_mean(model, tmp_path)
