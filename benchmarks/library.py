@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import random
 import signal
 import subprocess
@@ -25,6 +24,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -157,43 +157,46 @@ def searches(counts: Sequence[int], queries: int) -> Iterator[tuple[str, dict[st
             filled = count
 
 
-def _write_until_killed(folder: Path, seed: int, told: int, removing: bool) -> None:
+def _write_until_killed(folder: Path, seed: int, ledger: Path, removing: bool) -> None:
     """Add sets, and tell of each by a line once `add` has returned; now and then remove one again."""
     rng = random.Random(seed)
-    with Library(folder) as library:
+    with ledger.open("ab", buffering=0) as told, Library(folder) as library:
         for number in range(1000):
             # Whole numbers that float32 has.
             value = 1000 * seed + number
             ids = library.add(random_set(value, rng, ("ball", "cube"), 2), "random")
-            os.write(told, f"+{ids[0]} {value}\n".encode())
+            told.write(f"+{ids[0]} {value}\n".encode())
             if removing and number % 5 == 4:
-                os.write(told, f"-{ids[0]} 0\n".encode())
+                told.write(f"-{ids[0]} 0\n".encode())
                 library.remove(ids[0])
 
 
 def _killed_once(folder: Path, round_: int, rng: random.Random, ledger: Path) -> None:
-    """Two writers, both killed at a random moment; what they told goes into the ledger."""
-    children = []
-    with ledger.open("ab") as file:
-        began = file.tell()
-        for writer in range(2):
-            child = os.fork()
-            if child == 0:
-                try:
-                    _write_until_killed(folder, 2 * round_ + writer, file.fileno(), writer == 1)
-                finally:
-                    os._exit(1)
-            children.append(child)
-        # Most often both are in the middle of their work, sometimes they only open the library.
-        if rng.random() < 0.8:
-            _wait_for_growth(ledger, began)
-        time.sleep(rng.uniform(0.0, 0.3))
-        for child in children:
-            os.kill(child, signal.SIGKILL)
-        for child in children:
-            _, status = os.waitpid(child, 0)
-            if not os.WIFSIGNALED(status):
-                raise IceError("a writer ended before it was killed; see its message above")
+    """Two writers, both killed at a random moment; what they told goes into the ledger.
+
+    They are forked from a process that has computed nothing: a copy of this one may wait forever for the
+    threads that its sums were shared by.
+    """
+    context = get_context("forkserver")
+    context.set_forkserver_preload([IceError.__module__, Library.__module__, "library"])
+    began = ledger.stat().st_size
+    children = [
+        context.Process(
+            target=_write_until_killed, args=(folder, 2 * round_ + writer, ledger, writer == 1), daemon=True
+        )
+        for writer in range(2)
+    ]
+    for child in children:
+        child.start()
+    # Most often both are in the middle of their work, sometimes they only open the library.
+    if rng.random() < 0.8:
+        _wait_for_growth(ledger, began)
+    time.sleep(rng.uniform(0.0, 0.3))
+    for child in children:
+        child.kill()
+        child.join()
+        if child.exitcode != -signal.SIGKILL:
+            raise IceError(f"a writer ended with {child.exitcode} before it was killed; see above")
 
 
 def _wait_for_growth(file: Path, size: int, seconds: float = 10.0) -> None:
@@ -208,6 +211,7 @@ def kills(number: int, seed: int) -> dict[str, Any]:
     rng = random.Random(seed)
     with tempfile.TemporaryDirectory() as scratch:
         folder, ledger = Path(scratch) / "library", Path(scratch) / "ledger"
+        ledger.touch()
         for round_ in range(number):
             _killed_once(folder, round_, rng, ledger)
         confirmed: dict[int, int] = {}

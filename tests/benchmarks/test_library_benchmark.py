@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
+from multiprocessing import get_all_start_methods
 from pathlib import Path
 
 import pytest
@@ -11,7 +11,9 @@ import pytest
 from benchmarks import library
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked, which this system cannot")
+@pytest.mark.skipif(
+    "forkserver" not in get_all_start_methods(), reason="processes are forked, which this system cannot"
+)
 def test_kills_lose_nothing_that_was_confirmed(tmp_path: Path) -> None:
     out = tmp_path / "library.json"
     assert library.main(["--concepts", "480", "--queries", "3", "--kills", "6", "--out", str(out)]) == 0
