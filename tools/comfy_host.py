@@ -46,14 +46,14 @@ class Host:
 
 
 def find_hosts(environment: Mapping[str, str] = os.environ) -> list[Host]:
-    """COMFYUI_PATH (folders, separated as in PATH), else the host this pack is installed in, else every
-    ~/comfy/ComfyUI*; empty when there is none."""
+    """COMFYUI_PATH (folders, separated as in PATH), else the host this pack is installed in, else
+    ~/comfy/ComfyUI; empty when there is none."""
     if given := environment.get("COMFYUI_PATH"):
         folders = [Path(text).expanduser() for text in given.split(os.pathsep) if text]
     elif PACK.parent.name == "custom_nodes" and _is_host(PACK.parents[1]):
         folders = [PACK.parents[1]]
     else:
-        folders = sorted((Path.home() / "comfy").glob("ComfyUI*"))
+        folders = [Path.home() / "comfy" / "ComfyUI"]
     return [
         Host(folder, version, _python(folder, version, environment))
         for folder in folders

@@ -2,7 +2,7 @@
 
     COMFYUI_PATH=/path/to/ComfyUI[:/path/to/another] COMFYUI_PYTHON=/path/to/its/python pytest tests/host
 
-Without COMFYUI_PATH the host that this pack is installed in is taken, else every ~/comfy/ComfyUI*.
+Without COMFYUI_PATH the host that this pack is installed in is taken, else ~/comfy/ComfyUI.
 """
 
 from __future__ import annotations
