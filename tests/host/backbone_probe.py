@@ -19,6 +19,9 @@ import comfy.model_management  # noqa: E402
 import torch  # noqa: E402
 from backbone_questions import ask, with_and_without_padding  # noqa: E402
 
+from ice_core.model.attention import AttentionRecorder  # noqa: E402
+from ice_core.model.backbone import Prompt  # noqa: E402
+
 ComfyBackbone = pack_module("nodes.host.backbone").ComfyBackbone
 gradients = pack_module("nodes.host.weights").gradients
 
@@ -46,13 +49,33 @@ def offload(wires: tuple) -> int:
     return sum(hasattr(m, "prev_comfy_cast_weights") for p in patchers for m in p.model.modules())
 
 
+def calls_of_an_override(wires: tuple, question: dict) -> list[int]:
+    """How often an attention override on the wire is called in a pass, and in one that records."""
+    model, calls = wires[0].clone(), []
+
+    def override(attention, *tensors, **settings):
+        calls.append(1)
+        return attention(*tensors, **settings)
+
+    model.model_options["transformer_options"]["optimized_attention_override"] = override
+    backbone, counted = ComfyBackbone(model, *wires[1:]), []
+    text = backbone.encode_prompts([Prompt(("a ball",))])
+    for recorder in (None, AttentionRecorder()):
+        calls.clear()
+        backbone.predict(question["noise"], torch.tensor([20, 700]), text, recorder)
+        counted.append(len(calls))
+    return counted
+
+
 with torch.inference_mode():  # as the executor calls a node
     wires = pack_module("nodes.demo_model").load_demo_model()
     before = weights(wires)
     layers = offload(wires) if offloaded else 0
     backbone = ComfyBackbone(*wires)
     with gradients():
-        result = ask(backbone, torch.load(questions, weights_only=True))
+        asked = torch.load(questions, weights_only=True)
+        result = ask(backbone, asked)
+        overridden = calls_of_an_override(wires, asked)
         earlier = wires[1].clone()
         earlier.clip_layer(-2)
         of_earlier = with_and_without_padding(ComfyBackbone(wires[0], earlier, wires[2]))
@@ -68,5 +91,6 @@ result["hooks"] = torch.tensor(
         for m in part.modules()
     )
 )
+result["overridden"] = torch.tensor(overridden)
 result["offloaded"] = torch.tensor(layers)
 torch.save(result, answers)

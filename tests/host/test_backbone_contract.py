@@ -59,7 +59,7 @@ def answers(host: Host, questions: Path) -> dict[str, Tensor]:
 
 def test_every_answer_agrees(answers: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
     of_host = {name for name in answers if name.startswith("earlier layer/")}
-    assert answers.keys() - {"unchanged", "hooks", "offloaded"} - of_host == expected.keys()
+    assert answers.keys() - {"unchanged", "hooks", "offloaded", "overridden"} - of_host == expected.keys()
     assert differences(answers, expected) == {}
 
 
@@ -82,6 +82,11 @@ def test_a_lora_changes_the_answer(answers: dict[str, Tensor]) -> None:
 
 def test_recording_changes_nothing(answers: dict[str, Tensor]) -> None:
     assert torch.equal(answers["predicted"], answers["unrecorded"])
+
+
+def test_an_attention_override_on_the_wire_stays(answers: dict[str, Tensor]) -> None:
+    plain, recording = answers["overridden"].tolist()
+    assert plain == recording > 0
 
 
 @pytest.mark.parametrize("layer", ["", "earlier layer/"], ids=["last layer", "earlier layer"])
