@@ -106,12 +106,13 @@ class StandaloneBackbone:
 
     @property
     def device(self) -> torch.device:
-        return self.unet.device
+        # diffusers' own property walks through all modules, at every pass.
+        return self.unet.conv_in.weight.device
 
     @property
     def dtype(self) -> torch.dtype:
         """What the weights are kept and computed in."""
-        return self.unet.dtype
+        return self.unet.conv_in.weight.dtype
 
     @property
     def lora_targets(self) -> Mapping[str, LoraTarget]:
