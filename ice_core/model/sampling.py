@@ -1,4 +1,4 @@
-"""Pictures from prompts: DPM-Solver++(2M) with classifier-free guidance, on any Backbone."""
+"""Pictures from prompts: (SDE-)DPM-Solver++(2M) with classifier-free guidance, on any Backbone."""
 
 from __future__ import annotations
 
@@ -17,14 +17,17 @@ from ice_core.model.lora import Lora
 class SamplingConfig:
     """steps: denoising steps; guidance: scale of classifier-free guidance, 1 turns it off; rescale: how far,
     in 0..1, the guided prediction is brought back to the spread of the one with the prompt (Lin et al. 2024,
-    "Common Diffusion Noise Schedules and Sample Steps are Flawed", eq. 14-16).
+    "Common Diffusion Noise Schedules and Sample Steps are Flawed", eq. 14-16); eta: how much noise is taken
+    and put in anew on the way, from 0 (none, the ordinary differential equation) to 1 (the stochastic one).
 
-    Raises IceError for a value that cannot work.
+    New noise makes up for errors of earlier steps, but needs some steps: below 20 take eta 0. Raises IceError
+    for a value that cannot work.
     """
 
-    steps: int = 20
+    steps: int = 30
     guidance: float = 7.0
     rescale: float = 0.7
+    eta: float = 1.0
 
     def __post_init__(self) -> None:
         if self.steps < 1:
@@ -33,6 +36,8 @@ class SamplingConfig:
             raise IceError(f"guidance must be 1 (off) or more, not {self.guidance}")
         if not 0 <= self.rescale <= 1:
             raise IceError(f"rescale must be in 0..1, not {self.rescale}")
+        if not 0 <= self.eta <= 1:
+            raise IceError(f"eta must be in 0..1, not {self.eta}")
 
 
 def predicted_original(
@@ -125,12 +130,25 @@ def _latents(
     count = max(chosen, default=-1) + 1
     shape = (count, backbone.channels, height // backbone.factor, width // backbone.factor)
     noise = torch.randn(shape, generator=generator)[chosen]
+    # A picture's own noise says what is put in later: neither how many there are nor their batch matters.
+    seeds = noise.flatten(1)[:, :2].contiguous().view(torch.int64)[:, 0].tolist()
     nothing = backbone.encode_prompts([Prompt(())])
     for start in range(0, len(prompts), batch):
         part = list(prompts[start : start + batch])
         text = backbone.encode_prompts(part)
         x = noise[start : start + batch].to(backbone.device)
-        yield _denoise(backbone, x, text, nothing.repeat(len(part)), config, lora)
+        later = _Noise(seeds[start : start + batch], shape[1:])
+        yield _denoise(backbone, x, text, nothing.repeat(len(part)), config, lora, later)
+
+
+class _Noise:
+    """The noise that is put in on the way: of each picture from a seed of its own, whatever the batch."""
+
+    def __init__(self, seeds: Sequence[int], shape: tuple[int, ...]) -> None:
+        self._rngs, self._shape = [torch.Generator().manual_seed(seed) for seed in seeds], shape
+
+    def next(self) -> Tensor:
+        return torch.stack([torch.randn(self._shape, generator=rng) for rng in self._rngs])
 
 
 def _denoise(
@@ -140,8 +158,9 @@ def _denoise(
     nothing: TextFeatures,
     config: SamplingConfig,
     lora: Lora | None,
+    later: _Noise,
 ) -> Tensor:
-    """Lu et al. 2022, "DPM-Solver++", algorithm 2 (multistep, data prediction)."""
+    """Lu et al. 2022, "DPM-Solver++": DPM-Solver++(2M) at eta 0, SDE-DPM-Solver++(2M) at eta 1."""
     alphas = backbone.alphas_cumprod.to(x.device)
     times = timesteps_for(config.steps, len(alphas))
     lora = None if lora is None else lora.to(x.device)
@@ -168,7 +187,12 @@ def _denoise(
         if previous is not None:
             ratio = previous_gap / gap
             direction = (1 + 1 / (2 * ratio)) * original - previous / (2 * ratio)
-        decay = (1 - following).sqrt() / (1 - alpha).sqrt()
-        x = decay * x - following.sqrt() * (-gap).expm1() * direction
+        # What is taken away beyond the ordinary equation's share comes back as new noise.
+        more = config.eta * gap
+        spread = (1 - following).sqrt()
+        decay = spread / (1 - alpha).sqrt() * (-more).exp()
+        x = decay * x - following.sqrt() * (-gap - more).expm1() * direction
+        if config.eta:
+            x = x + spread * (-(-2 * more).expm1()).sqrt() * later.next().to(x)
         previous, previous_gap = original, gap
     return x

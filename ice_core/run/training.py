@@ -165,7 +165,7 @@ class Training:
             for c in concepts
         ]
         generator = torch.Generator().manual_seed(settings.training.seed)
-        config = SamplingConfig(steps=_PREVIEW_STEPS)
+        config = SamplingConfig(_PREVIEW_STEPS, eta=0)
         pictures = sample(self.job.backbone, prompts, config, generator, lora=lora)
         phase = "refinement" if lora is not None else "intrinsic" if intrinsic else "object"
         total = settings.training.steps + settings.refinement.steps

@@ -57,7 +57,7 @@ def draw_foreign(
         return ()
     prompts = [fill(_TEMPLATE, [word, thing]) for _, _, word, thing in wanted]
     generator = torch.Generator().manual_seed(seed + _DRAWING_SEED)
-    latents = sample_latents(backbone, prompts, SamplingConfig(_DRAWING_STEPS), generator)
+    latents = sample_latents(backbone, prompts, SamplingConfig(_DRAWING_STEPS, eta=0), generator)
     return tuple(Foreign(*one, x) for one, x in zip(wanted, latents.to(backbone.device), strict=True))
 
 

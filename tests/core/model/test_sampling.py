@@ -1,9 +1,10 @@
-"""DPM-Solver++(2M) on models whose answer is known."""
+"""(SDE-)DPM-Solver++(2M) on models whose answer is known, and beside diffusers' own."""
 
 from __future__ import annotations
 
 import pytest
 import torch
+from diffusers import DPMSolverMultistepScheduler
 from fakes import FakeBackbone
 from torch import Tensor
 
@@ -55,9 +56,10 @@ def test_perfect_prediction_is_reached_exactly(prediction: str):
     torch.testing.assert_close(picture, backbone.decode_latent(clean[None]), atol=2e-4, rtol=0)
 
 
-def test_samples_of_a_gaussian_have_its_moments():
+@pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
+def test_samples_of_a_gaussian_have_its_moments(eta: float):
     backbone = GaussianData()
-    config = SamplingConfig(steps=30, guidance=1.0)
+    config = SamplingConfig(steps=30, guidance=1.0, eta=eta)
     sample(backbone, [Prompt(("x",))] * 64, config, torch.Generator().manual_seed(0), batch=64)
     assert backbone.drawn.mean().item() == pytest.approx(0.3, abs=0.02)
     assert backbone.drawn.std().item() == pytest.approx(0.5, abs=0.03)
@@ -68,12 +70,41 @@ def test_second_order_steps_beat_their_number():
     backbone = GaussianData()
 
     def drawn(steps: int) -> Tensor:
-        config = SamplingConfig(steps=steps, guidance=1.0)
+        config = SamplingConfig(steps=steps, guidance=1.0, eta=0.0)
         sample(backbone, [Prompt(("x",))], config, torch.Generator().manual_seed(0))
         return backbone.drawn
 
     exact = drawn(400)
     assert (drawn(20) - exact).abs().max() < 0.3 * (drawn(5) - exact).abs().max()
+
+
+@pytest.mark.parametrize(("eta", "kind"), [(0.0, "dpmsolver++"), (1.0, "sde-dpmsolver++")])
+def test_steps_are_those_of_diffusers(eta: float, kind: str):
+    """The same data, noise and timesteps through `DPMSolverMultistepScheduler`."""
+    backbone, steps = GaussianData(), 12
+    config = SamplingConfig(steps=steps, guidance=1.0, eta=eta)
+    sample(backbone, [Prompt(("x",))], config, torch.Generator().manual_seed(0))
+    theirs = DPMSolverMultistepScheduler(
+        trained_betas=(
+            1 - backbone.alphas_cumprod / torch.cat([torch.ones(1), backbone.alphas_cumprod[:-1]])
+        ),
+        algorithm_type=kind,
+        timestep_spacing="trailing",
+        final_sigmas_type="zero",
+        lower_order_final=False,
+        euler_at_final=True,
+    )
+    theirs.set_timesteps(steps)
+    assert theirs.timesteps.tolist() == timesteps_for(steps, len(backbone.alphas_cumprod))
+    rng = torch.Generator().manual_seed(0)
+    x = torch.randn((1, *backbone.drawn.shape[1:]), generator=rng)
+    later = torch.Generator().manual_seed(int(x.flatten()[:2].view(torch.int64)))
+    for t in theirs.timesteps:
+        predicted = backbone.predict(x, t[None], backbone.encode_prompts([Prompt(("x",))]))
+        last = int(t) == int(theirs.timesteps[-1])
+        added = torch.zeros_like(x) if last or not eta else torch.randn(x.shape[1:], generator=later)[None]
+        x = theirs.step(predicted, t, x, variance_noise=added).prev_sample
+    torch.testing.assert_close(backbone.drawn, x, atol=1e-4, rtol=1e-4)
 
 
 def test_noise_of_a_picture_does_not_depend_on_the_batch():
@@ -124,11 +155,19 @@ def test_rescaling_brings_back_the_spread_of_the_prediction_with_the_prompt():
 
 
 @pytest.mark.parametrize(
-    ("steps", "guidance", "rescale"), [(0, 5.0, 0.7), (10, 0.5, 0.7), (10, 5.0, 1.1), (10, 5.0, -0.1)]
+    ("steps", "guidance", "rescale", "eta"),
+    [
+        (0, 5, 0.7, 1),
+        (10, 0.5, 0.7, 1),
+        (10, 5, 1.1, 1),
+        (10, 5, -0.1, 1),
+        (10, 5, 0.7, 1.1),
+        (10, 5, 0.7, -0.1),
+    ],
 )
-def test_impossible_settings_are_refused(steps: int, guidance: float, rescale: float):
+def test_impossible_settings_are_refused(steps: int, guidance: float, rescale: float, eta: float):
     with pytest.raises(IceError):
-        SamplingConfig(steps, guidance, rescale)
+        SamplingConfig(steps, guidance, rescale, eta)
 
 
 def test_prompts_of_one_noise_start_alike_and_differ_by_what_they_say_alone():
