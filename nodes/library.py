@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from comfy_api.latest import io, ui
+from torch import Tensor
 
 from ice_core.errors import IceError
+from ice_core.library.entries import Entry
 
 from .graph import LIBRARY
 from .places import PicturedConcepts
@@ -23,6 +25,7 @@ class LibraryConcept(io.ComfyNode):
             display_name="ICE Library Concept",
             description="Takes a concept out of the library, by its name or by words. The panel of the "
             "library puts this node into the graph.",
+            shows_result=True,
             search_aliases=["load concept", "concept library", "search concepts", "saved concepts"],
             inputs=[
                 io.String.Input(
@@ -79,4 +82,18 @@ class LibraryConcept(io.ComfyNode):
         also = f", one of {others + 1} that fit" if others else ""
         shown = f"{named(entry)}{also}\n{names}"
         say(shown)
-        return io.NodeOutput(learned, names, ui=ui.PreviewText(shown))
+        told = ui.PreviewText(shown).as_dict()
+        if (picture := _thumbnail(entry)) is not None:
+            told |= ui.PreviewImage(picture, cls=cls).as_dict()
+        return io.NodeOutput(learned, names, ui=told)
+
+
+def _thumbnail(entry: Entry) -> Tensor | None:
+    """IMAGE of the concept as the panel shows it; None where there is none that can be read."""
+    from ice_core.files.images import image_from_bytes
+
+    data = SHELF.opened().thumbnail(entry.id)
+    try:
+        return None if data is None else image_from_bytes(data, named(entry)).movedim(0, -1)[None]
+    except IceError:
+        return None

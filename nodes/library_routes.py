@@ -30,6 +30,7 @@ def serve() -> None:
         told = await asyncio.to_thread(answer, SHELF, asked)
         return web.Response(body=told.body, status=told.status, content_type=told.kind, headers=told.headers)
 
-    server.routes.get(PREFIX)(reply)
-    server.routes.get(PREFIX + "/{path:.*}")(reply)
-    server.routes.delete(PREFIX + "/{path:.*}")(reply)
+    for address in (PREFIX, f"{PREFIX}/"):
+        server.routes.get(address)(reply)
+    server.routes.get(PREFIX + "/{path:.+}")(reply)
+    server.routes.delete(PREFIX + "/{path:.+}")(reply)

@@ -125,6 +125,18 @@ def test_the_newest_of_a_name_is_taken_anew_when_there_is_a_newer_one(
     assert shown(client, draft, taken).splitlines()[0] == "ball #3, one of 2 that fit"
 
 
+def test_the_node_shows_what_was_picked(client: Client, library: Library) -> None:
+    draft = Draft()
+    taken = draft.add("ICELibraryConcept", concept="", search="red")
+    draft.add("PreviewAny", source=draft.out(taken, 1))
+    run = client.run(draft.graph)
+    assert run.status == "success", run.error
+    (picture,) = client.pictures(run, taken)
+    assert picture.size == (128, 128)
+    red, _, blue = picture.getpixel((64, 64))
+    assert red > 200 > 100 > blue
+
+
 def test_names_are_completed_from_the_library(client: Client, library: Library) -> None:
     draft = picking("ball")
     told = client.post(
@@ -155,6 +167,7 @@ def test_addresses_answer_on_the_hosts_own_server(server: Server, library: Libra
     assert headers["Cache-Control"] == "private, max-age=31536000, immutable"
     assert answer(server, "/concepts/2/thumbnail", **{"If-None-Match": headers["ETag"]})[0] == 304
     assert json.loads(answer(server, "")[2])["concepts"] == 2
+    assert json.loads(answer(server, "/")[2])["concepts"] == 2
 
 
 @pytest.mark.parametrize(
