@@ -9,6 +9,7 @@ tools/comfy_host.py). Needs Debian's chromium and the dependency group `browser`
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 import tempfile
 import time
@@ -18,7 +19,6 @@ from typing import TYPE_CHECKING
 if (_root := str(Path(__file__).absolute().parents[1])) not in sys.path:
     sys.path.append(_root)
 
-from ice_core.command_line.cli import main as ice
 from ice_core.files.images import save_png
 from ice_core.library.place import NAME
 from ice_core.world.renderer import render
@@ -39,8 +39,8 @@ def fill(library: Path, pictures: Path) -> None:
     """A library of what is on rendered scenes, its tokens as words."""
     for seed in range(SCENES):
         save_png(render([sample_scene(seed, count=2)]).images[0], pictures / f"scene-{seed}.png")
-    if ice(["batch", str(pictures), "--library", str(library), "--method", "words"]):
-        raise RuntimeError("the scenes could not be taken apart, see above")
+    batch = ["batch", str(pictures), "--library", str(library), "--method", "words"]
+    subprocess.run([sys.executable, "-m", "ice_core.command_line.cli", *batch], check=True, cwd=PACK)
 
 
 def photograph(page: Page) -> None:
