@@ -13,6 +13,7 @@ from ice_core.model.backbone import Prompt, Token
 
 from .graph import ALIASES, COMPOSER, check_prompt, learned_names, submitted_inputs
 from .places import LoadedConcepts, names_in
+from .shelf import names_in_library
 from .types import Learned, schema
 from .values import say
 
@@ -71,7 +72,11 @@ class ConceptComposer(io.ComfyNode):
         inputs = submitted_inputs(cls.hidden.unique_id, COMPOSER)
         if inputs.get("prompt") != prompt:
             return True
-        sources = {alias: learned_names(inputs[alias], names_in) for alias in ALIASES if alias in inputs}
+        sources = {
+            alias: learned_names(inputs[alias], names_in, in_library=names_in_library)
+            for alias in ALIASES
+            if alias in inputs
+        }
         try:
             check_prompt(prompt, sources)
         except IceError as error:

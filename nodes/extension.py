@@ -8,6 +8,8 @@ from .composer import ConceptComposer
 from .demo import DemoModel, DemoScene
 from .files import LoadConcepts, SaveConcepts
 from .graph import remember
+from .library import LibraryConcept
+from .library_routes import serve as serve_library
 from .placeholders import serve
 from .reader import AttributeReader
 from .retriever import ConceptRetriever
@@ -19,6 +21,7 @@ class IceExtension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         _watch_submissions()
         serve()
+        serve_library()
         return [
             DemoModel,
             DemoScene,
@@ -29,6 +32,7 @@ class IceExtension(ComfyExtension):
             ConceptComposer,
             SaveConcepts,
             LoadConcepts,
+            LibraryConcept,
         ]
 
 

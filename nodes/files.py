@@ -15,6 +15,7 @@ from ice_core.files.paths import safe_path
 
 from . import places
 from .graph import missing_lora, submitted_inputs
+from .shelf import SHELF
 from .types import Learned, schema
 from .values import say
 
@@ -54,6 +55,13 @@ class SaveConcepts(io.ComfyNode):
                 io.LoraModel.Input(
                     "lora", optional=True, tooltip="From a training with refinement: saved as well."
                 ),
+                io.Boolean.Input(
+                    "library",
+                    default=False,
+                    optional=True,
+                    tooltip="Also keep the concepts in the library, which the page's panel shows and which "
+                    "ICE Library Concept takes them from.",
+                ),
             ],
             outputs=[
                 io.String.Output(
@@ -83,6 +91,7 @@ class SaveConcepts(io.ComfyNode):
         folder: str,
         destination: str,
         lora: Mapping[str, Tensor] | None = None,
+        library: bool = False,
     ) -> io.NodeOutput:
         from ice_core.files.embeddings import save_concepts
         from ice_core.files.lora import save_lora
@@ -102,6 +111,9 @@ class SaveConcepts(io.ComfyNode):
             )
             written = save_lora(lora, safe_path(lora_root, file), learned, date)
             shown.append(f"LoRA: {written.relative_to(lora_root).as_posix()}")
+        if library:
+            kept = SHELF.keep(places.all_of(learned), f"ComfyUI, {folder}")
+            shown.append(f"library: {', '.join(f'#{number}' for number in kept)}")
         say("\n".join(shown))
         return io.NodeOutput("\n".join(names), ui=ui.PreviewText("\n".join(shown)))
 

@@ -23,9 +23,9 @@ from .values import words_in
 
 EVERY, ONE_PASS, MASKS = "find every object", "given words, one pass", "given masks"
 """Modes of the ICE Attention Segmentor."""
-COMPOSER, LOADER, RETRIEVER, SEGMENTOR, TRAINER = (
-    "ICEConceptComposer", "ICELoadConcepts", "ICEConceptRetriever", "ICEAttentionSegmentor",
-    "ICEIntrinsicTrainer",
+COMPOSER, LIBRARY, LOADER, RETRIEVER, SEGMENTOR, TRAINER = (
+    "ICEConceptComposer", "ICELibraryConcept", "ICELoadConcepts", "ICEConceptRetriever",
+    "ICEAttentionSegmentor", "ICEIntrinsicTrainer",
 )  # fmt: skip
 ALIASES = ("a", "b", "c", "d", "e", "f", "g", "h")
 """Inputs of the ICE Concept Composer for learned concepts."""
@@ -89,17 +89,25 @@ class Name:
 
 OnDisk = Callable[[str], Sequence[str]]
 """What a prompt may name of a folder of ICE Load Concepts; raises IceError where it holds nothing."""
+InLibrary = Callable[[str, str], Sequence[str]]
+"""The same of what ICE Library Concept takes by a name and by words."""
 
 
-def learned_names(link: Any, on_disk: OnDisk, graph: Graph | None = None) -> tuple[Name, ...] | None:
+def learned_names(
+    link: Any, on_disk: OnDisk, graph: Graph | None = None, in_library: InLibrary | None = None
+) -> tuple[Name, ...] | None:
     """What the learned concepts of a link may be called; None when that cannot be known."""
     graph = _submitted.get() if graph is None else graph
     folder = _source(graph, link, LOADER, 0).get("folder")
-    if isinstance(folder, str):
-        try:
+    taken = _source(graph, link, LIBRARY, 0)
+    concept, words = taken.get("concept"), taken.get("search")
+    try:
+        if isinstance(folder, str):
             return tuple(Name(name, re.escape(name)) for name in on_disk(folder))
-        except IceError:
-            return None
+        if in_library is not None and isinstance(concept, str) and isinstance(words, str):
+            return tuple(Name(name, re.escape(name)) for name in in_library(concept, words))
+    except IceError:
+        return None
     trainer = _source(graph, link, TRAINER, 0)
     axes = trainer.get("axes")
     if not isinstance(axes, str):

@@ -7,16 +7,32 @@ from typing import Any
 
 from ice_core.errors import IceError
 
-from .graph import ALIASES, COMPOSER, Graph, OnDisk, check_prompt, inputs_of_node, learned_names, offered
+from .graph import (
+    ALIASES,
+    COMPOSER,
+    Graph,
+    InLibrary,
+    OnDisk,
+    check_prompt,
+    inputs_of_node,
+    learned_names,
+    offered,
+)
 
 ROUTE = "/ice/placeholders"
 
 
-def answer(graph: Graph, node_id: str, prompt: str, on_disk: OnDisk) -> dict[str, Any]:
+def answer(
+    graph: Graph, node_id: str, prompt: str, on_disk: OnDisk, in_library: InLibrary | None = None
+) -> dict[str, Any]:
     """names: what may stand in braces, as far as the graph tells; problem: why a run would refuse the prompt,
     None where it would not."""
     inputs = inputs_of_node(graph, node_id, COMPOSER)
-    sources = {alias: learned_names(inputs[alias], on_disk, graph) for alias in ALIASES if alias in inputs}
+    sources = {
+        alias: learned_names(inputs[alias], on_disk, graph, in_library)
+        for alias in ALIASES
+        if alias in inputs
+    }
     try:
         check_prompt(prompt, sources)
         problem = None
@@ -31,6 +47,7 @@ def serve() -> None:
     from server import PromptServer
 
     from .places import names_in
+    from .shelf import names_in_library
 
     server = getattr(PromptServer, "instance", None)
     if server is None:
@@ -42,6 +59,7 @@ def serve() -> None:
         if not isinstance(graph, dict) or not isinstance(node, str) or not isinstance(prompt, str):
             return web.json_response({"error": "graph, node and prompt are needed"}, status=400)
         # Names on disk are read from files: not on the loop that serves everybody.
-        return web.json_response(await asyncio.to_thread(answer, graph, node, prompt, names_in))
+        told = await asyncio.to_thread(answer, graph, node, prompt, names_in, names_in_library)
+        return web.json_response(told)
 
     server.routes.post(ROUTE)(reply)

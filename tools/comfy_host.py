@@ -128,7 +128,8 @@ def running(host: Host, folder: Path, pack: Path | None = PACK) -> Iterator[Serv
         "--disable-api-nodes", "--disable-auto-launch", "--database-url", "sqlite:///:memory:",
     ]  # fmt: skip
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
-    environment.pop("PYTHONPATH", None)
+    for name in ("PYTHONPATH", "ICE_LIBRARY"):
+        environment.pop(name, None)
     started = time.monotonic()
     with log.open("wb") as stream:
         process = subprocess.Popen(

@@ -6,13 +6,13 @@ import argparse
 from pathlib import Path
 
 from ice_core.command_line import batch_commands as commands
-from ice_core.command_line.library_arguments import FOLDER
+from ice_core.command_line.library_arguments import add_library_folder
 
 
 def add_batch(parser: argparse.ArgumentParser) -> None:
     """What says where pictures come from, where concepts go, and who works."""
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="pictures, in folders of it too")
-    parser.add_argument("--library", type=Path, default=FOLDER, metavar="DIR", help=f"(./{FOLDER})")
+    add_library_folder(parser)
     parser.add_argument("--tag", action="append", default=[], metavar="TAG", help="for all that is learned")
     parser.add_argument(
         "--summary", type=Path, metavar="FILE", help="page with what came of each picture (DIR/summary.html)"

@@ -6,8 +6,7 @@ import argparse
 from pathlib import Path
 
 from ice_core.command_line import library_commands as commands
-
-FOLDER = Path("ice-library")
+from ice_core.library.place import NAME, VARIABLE, default_folder
 
 
 def add_library(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -79,10 +78,16 @@ def add_library_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--library", type=Path, metavar="DIR", help="also keep the concepts in this library")
 
 
-def _add_common(parser: argparse.ArgumentParser, run: object) -> None:
+def add_library_folder(parser: argparse.ArgumentParser) -> None:
+    """`--library` of a command that needs one."""
     parser.add_argument(
-        "--library", type=Path, default=FOLDER, metavar="DIR", help=f"its folder (./{FOLDER})"
-    )
+        "--library", type=Path, default=default_folder(), metavar="DIR",
+        help=f"its folder (${VARIABLE}, else ./{NAME})",
+    )  # fmt: skip
+
+
+def _add_common(parser: argparse.ArgumentParser, run: object) -> None:
+    add_library_folder(parser)
     parser.add_argument("--json", action="store_true", help="write JSON for programs, no table")
     parser.set_defaults(run=run)
 

@@ -7,6 +7,8 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from ice_core.errors import IceError
+
 
 def mend(connection: sqlite3.Connection) -> tuple[str, ...]:
     """Index words anew where their index is damaged -> what is wrong that cannot be mended."""
@@ -29,13 +31,15 @@ def troubles(connection: sqlite3.Connection, path_of: Callable[[str], Path]) -> 
     for title, digest, ids in rows.fetchall():
         if ids is None:
             yield f"the set {title!r} has no concepts; import it again"
-        elif trouble := _trouble(path_of(digest), digest):
+        elif trouble := _trouble(path_of, digest):
             yield f"the set {title!r} {trouble}; import it again, or remove its concepts ({ids})"
 
 
-def _trouble(path: Path, digest: str) -> str:
+def _trouble(path_of: Callable[[str], Path], digest: str) -> str:
     try:
-        content = path.read_bytes()
+        content = path_of(digest).read_bytes()
     except OSError as error:
         return f"cannot be read ({error.strerror})"
+    except IceError:
+        return "is a link, or none of this library's own"
     return "" if hashlib.sha256(content).hexdigest() == digest else "was changed or is damaged"

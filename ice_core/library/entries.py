@@ -63,7 +63,7 @@ class Query:
     words: each must begin a word of label, readings, tags, title or base model. base: part of the family's
     name, such as "stable-diffusion-xl"; tags: all of them; has: words by axis that were read; same: an axis,
     and the concept whose value on it is wanted. since, until: days as 2026-05-31, both included, on which it
-    was added. limit, offset: the page.
+    was added. key: its name in prompts; capital letters do not count. limit, offset: the page.
 
     Raises IceError for a day or a page that cannot be.
     """
@@ -77,6 +77,7 @@ class Query:
     until: str = ""
     limit: int = 50
     offset: int = 0
+    key: str = ""
 
     def __post_init__(self) -> None:
         for day in (self.since, self.until):
@@ -87,6 +88,18 @@ class Query:
                 raise IceError(f"{day!r} is no day; write for example 2026-05-31") from None
         if self.limit < 1 or self.offset < 0:
             raise IceError(f"a page of {self.limit} from {self.offset} on; ask for 1 or more, from 0 on")
+
+
+@dataclass(frozen=True)
+class Overview:
+    """What there is to choose from, each with its number of concepts, the most frequent first.
+
+    families: of base models; values: by axis, the words that were read.
+    """
+
+    concepts: int
+    families: Mapping[str, int]
+    values: Mapping[str, Mapping[str, int]]
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ice_core.errors import IceError
-from ice_core.library.entries import Entry, Hit, Query
+from ice_core.library.entries import Entry, Hit, Overview, Query
 
 _COLUMNS = """c.id, c.key, c.label, c.score, c.area, s.title, s.date, s.added, s.origin, s.base_name,
     s.base_fingerprint, s.architecture,
@@ -76,6 +76,9 @@ def _statement(connection: sqlite3.Connection, query: Query) -> _Statement:
         conditions.append("words MATCH :words")
         values["words"] = text
         rank = rank if query.same else "-words.rank"
+    if query.key:
+        conditions.append("c.key = :key COLLATE NOCASE")
+        values["key"] = query.key
     if query.base:
         conditions.append("instr(s.architecture, :base) > 0")
         values["base"] = query.base
@@ -123,6 +126,21 @@ def count(connection: sqlite3.Connection, query: Query) -> int:
         f"SELECT count(*) FROM {asked.tables} WHERE {asked.where or 1}", asked.values
     ).fetchone()
     return int(number)
+
+
+def overview(connection: sqlite3.Connection) -> Overview:
+    """Families and values that concepts are of."""
+    (concepts,) = connection.execute("SELECT count(*) FROM concepts").fetchone()
+    families = connection.execute(
+        f"SELECT s.architecture, count(*) AS number FROM {_JOINED} GROUP BY 1 ORDER BY number DESC, 1"
+    )
+    values: dict[str, dict[str, int]] = {}
+    rows = connection.execute(
+        "SELECT axis, value, count(*) AS number FROM properties GROUP BY 1, 2 ORDER BY 1, number DESC, 2"
+    )
+    for axis, value, number in rows:
+        values.setdefault(axis, {})[value] = number
+    return Overview(int(concepts), dict(families.fetchall()), values)
 
 
 class Vectors:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,8 +25,8 @@ from numpy.typing import NDArray
 from ice_core.errors import IceError
 from ice_core.files.names import printable
 from ice_core.library.checking import mend, troubles
-from ice_core.library.entries import Checked, Entry, Hit, Query
-from ice_core.library.finding import Vectors, by_words_and_properties, count, entries, ids_of
+from ice_core.library.entries import Checked, Entry, Hit, Overview, Query
+from ice_core.library.finding import Vectors, by_words_and_properties, count, entries, ids_of, overview
 from ice_core.library.keeping import ids_in, insert_concepts, insert_set, insert_vectors
 from ice_core.library.schema import DATABASE, connect
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 SETS = "sets"
 _INCOMING = "incoming.safetensors"
+_DIGEST = re.compile("[0-9a-f]{64}")
 
 
 class Library:
@@ -84,8 +86,14 @@ class Library:
                 raise IceError(f"cannot write to the library {self.folder}: {error}; try again") from error
 
     def path_of(self, digest: str) -> Path:
-        """The file of a set."""
-        return self.folder / SETS / f"{digest}.safetensors"
+        """The file of a set. Raises IceError where the database names what is no set of this library.
+
+        A library may come from others: neither what it calls a set nor a link in its place leads out of it.
+        """
+        path = self.folder / SETS / f"{digest}.safetensors"
+        if not _DIGEST.fullmatch(digest) or path.is_symlink():
+            raise IceError(f"the library {self.folder} names a set {digest[:80]!r} that is none of its own")
+        return path
 
     def add(
         self, saved: SavedConcepts, origin: str = "", tags: Sequence[str] = (), job: str | None = None
@@ -145,6 +153,26 @@ class Library:
                 entries(self._connection, [number])
             return None if row is None else bytes(row[0])
 
+    def pictured(self, *numbers: int) -> frozenset[int]:
+        """Those of these concepts that have a thumbnail."""
+        with self._lock:
+            rows = self._connection.execute(
+                "SELECT concept_id FROM thumbnails WHERE concept_id IN (SELECT value FROM json_each(?))",
+                (json.dumps(list(numbers)),),
+            )
+            return frozenset(int(one) for (one,) in rows)
+
+    def sheet(self, number: int) -> bytes | None:
+        """The contact sheet of the picture that a concept came from, a JPEG or PNG; None where there is none.
+
+        Raises IceError for an id that is not there, and for a set whose file is missing or damaged.
+        """
+        with self._lock:
+            entries(self._connection, [number])
+            row = self._connection.execute("SELECT set_id FROM concepts WHERE id = ?", (number,)).fetchone()
+            saved = self._set(row[0])
+            return None if saved is None else saved.sheet
+
     def load(self, *numbers: int) -> list[SavedConcepts]:
         """Concepts as sets, one per picture that they came from, with these concepts only.
 
@@ -193,6 +221,11 @@ class Library:
         """How many concepts there are for which everything holds."""
         with self._lock:
             return count(self._connection, query or Query())
+
+    def overview(self) -> Overview:
+        """What there is to choose from: families of base models, and values by axis."""
+        with self._lock:
+            return overview(self._connection)
 
     def search_by_picture(self, vector: NDArray[np.float32], fingerprint: str, query: Query) -> list[Hit]:
         """A page of what looks most like a picture: its embedding [D] by towers of this fingerprint.

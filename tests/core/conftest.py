@@ -10,6 +10,13 @@ from fakes import FakeBackbone
 
 from ice_core.command_line import commands, models
 from ice_core.files.images import save_png
+from ice_core.library.place import VARIABLE
+
+
+@pytest.fixture(autouse=True)
+def no_library_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A library that the environment names is nobody's to test with."""
+    monkeypatch.delenv(VARIABLE, raising=False)
 
 
 @pytest.fixture

@@ -9,12 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from graphs import DEMO, quick, workflow_graph
 
 from tools.comfy_client import Client, Run
 from tools.comfy_host import Host, Server, find_hosts, running
+
+if TYPE_CHECKING:
+    from tools.comfy_page import Page
 
 HOSTS = find_hosts()
 
@@ -39,6 +43,18 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 @pytest.fixture
 def client(server: Server) -> Client:
     return Client(server.url)
+
+
+@pytest.fixture(scope="module")
+def page(server: Server) -> Iterator[Page]:
+    """The server's page in a browser."""
+    pytest.importorskip("selenium", reason="install the dependency group browser: uv sync --group browser")
+    from tools.comfy_page import missing, opened
+
+    if (problem := missing()) is not None:
+        pytest.skip(problem)
+    with opened(server.url) as started:
+        yield started
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,23 +12,11 @@ from PIL import Image
 
 from tools.comfy_client import Client
 from tools.comfy_graph import NOTES, has_control, inputs_of, is_widget, subgraphs_of, widget_values
-from tools.comfy_host import Server
 
 if TYPE_CHECKING:
     from tools.comfy_page import Page
 
 TITLES = sorted(path.stem for path in WORKFLOWS.glob("*.json"))
-
-
-@pytest.fixture(scope="module")
-def page(server: Server) -> Iterator[Page]:
-    pytest.importorskip("selenium", reason="install the dependency group browser: uv sync --group browser")
-    from tools.comfy_page import missing, opened
-
-    if (problem := missing()) is not None:
-        pytest.skip(problem)
-    with opened(server.url) as started:
-        yield started
 
 
 def saved(title: str) -> dict[str, Any]:

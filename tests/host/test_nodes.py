@@ -18,6 +18,7 @@ NODES = {
     "ICEConceptComposer": ("CONDITIONING", "STRING"),
     "ICESaveConcepts": ("STRING",),
     "ICELoadConcepts": ("ICE_LEARNED", "STRING"),
+    "ICELibraryConcept": ("ICE_LEARNED", "STRING"),
 }
 
 

@@ -15,6 +15,7 @@ from judges import ColorBlindToAllElse
 
 from ice_core.command_line.cli import main
 from ice_core.files.concept_set import load_concept_set, save_concept_set
+from ice_core.library.place import VARIABLE
 from ice_core.library.store import Library
 from ice_core.localization.retrieval import towers
 
@@ -49,6 +50,16 @@ def test_an_extraction_is_filed_and_found(files: Path, capsys: pytest.CaptureFix
     assert ids(told(capsys, "add", "out", "--library", "mine", "--tag", "again")) == [1, 2]
     assert ids(told(capsys, "add", "out", "--library", "other", "--tag", "new")) == [1, 2]
     assert ids(told(capsys, "list", "--library", "other", "--tag", "new")) == [2, 1]
+
+
+def test_the_environment_may_name_the_library(
+    kept: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (kept / "ice-library").rename(kept / "another")
+    assert main(["library", "list"]) == 2
+    monkeypatch.setenv(VARIABLE, str(kept / "another"))
+    assert ids(told(capsys, "list")) == [3, 2, 1]
+    assert told(capsys, "list")["library"] == str(kept / "another")
 
 
 def test_lists_and_searches_narrow_and_rank(kept: Path, capsys: pytest.CaptureFixture[str]) -> None:

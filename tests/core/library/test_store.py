@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ice_core.errors import IceError
 from ice_core.files.concept_set import SavedConcepts
 from ice_core.library import schema
-from ice_core.library.entries import Query
+from ice_core.library.entries import Overview, Query
 from ice_core.library.store import Library
 
 
@@ -95,6 +95,54 @@ def test_words_properties_families_and_days_find_and_narrow(library: Library) ->
     assert found(library, until="2020-01-01") == []
     assert found(library, since="2020-01-01", limit=1, offset=1) == ["cube"]
     assert library.count(Query(words="metal")) == 2
+
+
+def test_a_name_finds_what_is_called_so_and_nothing_else(library: Library) -> None:
+    library.add(concept_set(("ball", "ball-2")))
+    library.add(concept_set(("ball",), ("coral",), title="another"))
+    assert [hit.entry.id for hit in library.search(Query(key="BALL"))] == [3, 1]
+    assert [hit.entry.id for hit in library.search(Query(key="ball", words="red"))] == [1]
+    assert library.search(Query(key="bal")) == []
+
+
+def test_there_is_told_what_to_choose_from(library: Library) -> None:
+    assert library.overview() == Overview(0, {}, {})
+    library.add(concept_set())
+    library.add(concept_set(("cone",), ("red",), ("metal",), "other", "stable-diffusion-xl-v1-base"))
+    told = library.overview()
+    assert told.concepts == 3
+    assert list(told.families.items()) == [("stable-diffusion-v1", 2), ("stable-diffusion-xl-v1-base", 1)]
+    assert list(told.values["color"].items()) == [("red", 2), ("blue", 1)]
+
+
+def test_sheets_and_thumbnails_are_there_where_a_set_had_pictures(library: Library) -> None:
+    saved = concept_set()
+    with_picture = library.add(saved)
+    without = library.add(replace(concept_set(title="no picture"), picture=None, sheet=None, found=()))
+    assert library.sheet(with_picture[1]) == saved.sheet
+    assert library.sheet(without[0]) is None
+    assert library.pictured(*with_picture, *without, 99) == set(with_picture)
+    with pytest.raises(IceError, match="no concept 99"):
+        library.sheet(99)
+
+
+@pytest.mark.parametrize("kind", ["a name that leads out", "a link"])
+def test_a_library_of_others_leads_to_no_file_outside_of_it(library: Library, kind: str) -> None:
+    (number, *_) = library.add(concept_set())
+    (inside,) = (library.folder / "sets").iterdir()
+    outside = library.folder.parent / "outside.safetensors"
+    inside.rename(outside)
+    if kind == "a link":
+        inside.symlink_to(outside)
+    else:
+        with sqlite3.connect(library.folder / schema.DATABASE) as database:
+            database.execute("UPDATE sets SET digest = '../../outside'")
+    for read in (library.load, library.sheet):
+        with pytest.raises(IceError, match="none of its own"):
+            read(number)
+    (problem,) = library.check().problems
+    assert "none of this library's own" in problem
+    assert outside.is_file()
 
 
 def test_the_same_property_is_found_with_its_neighbors_after_it(library: Library) -> None:
