@@ -174,11 +174,12 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=SamplingConfig.steps)
     parser.add_argument("--guidance", type=float, default=SamplingConfig.guidance)
     parser.add_argument("--rescale", type=float, default=SamplingConfig.rescale)
+    parser.add_argument("--eta", type=float, default=SamplingConfig.eta)
     parser.add_argument("--grid", type=Path, help="also write a picture of 32 samples here")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     judge, backbone = load_judge(), load_bundled_backbone()
-    config = SamplingConfig(args.steps, args.guidance, args.rescale)
+    config = SamplingConfig(args.steps, args.guidance, args.rescale, args.eta)
     figures: dict[str, object] = {
         "judge_on_renders": on_renders(judge, args.renders) | gauges_on_renders(judge, args.renders),
         "autoencoder_psnr": autoencoder_quality(backbone, 64),
