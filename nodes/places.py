@@ -6,10 +6,14 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ice_core.concepts import LearnedConcepts
 from ice_core.errors import IceError
 from ice_core.files.paths import safe_path
+
+if TYPE_CHECKING:
+    from ice_core.files.concept_set import SavedConcepts
 
 EMBEDDINGS, OUTPUT = "embeddings", "output"
 _OWN = "ice"
@@ -24,6 +28,17 @@ class LoadedConcepts(LearnedConcepts):
     """Learned concepts that lie in this subfolder of the embeddings folder ("" for the folder itself)."""
 
     folder: str = ""
+
+
+@dataclass(frozen=True)
+class PicturedConcepts(LearnedConcepts):
+    """Learned concepts with their masks, thumbnails and picture, of a training or a concept set."""
+
+    saved: SavedConcepts | None = None
+
+    @classmethod
+    def of(cls, saved: SavedConcepts) -> PicturedConcepts:
+        return cls(**vars(saved.learned), saved=saved)
 
 
 def concepts_below(root: Path) -> Iterator[Path]:
@@ -74,16 +89,26 @@ def saved() -> dict[str, Path]:
 def load(name: str) -> LearnedConcepts:
     """The concepts of a listed folder or file. Raises IceError when there is none of that name, or it is
     damaged."""
+    from ice_core.files.concept_set import load_concept_set
     from ice_core.files.embeddings import load_concepts
 
     folders = saved()
     if name not in folders:
         there = ", ".join(folders) or "none; save some with ICE Save Concepts"
         raise IceError(f"there are no saved concepts in {name!r}; there are: {there}")
+    if folders[name].is_file():
+        return PicturedConcepts.of(load_concept_set(folders[name]))
     learned = load_concepts(folders[name])
     root, _, below = name.partition("/")
-    typed = root == EMBEDDINGS and folders[name].is_dir()
-    return LoadedConcepts(**vars(learned), folder=below) if typed else learned
+    return LoadedConcepts(**vars(learned), folder=below) if root == EMBEDDINGS else learned
+
+
+def all_of(learned: LearnedConcepts) -> SavedConcepts:
+    """Learned concepts with all that is known of them."""
+    from ice_core.files.concept_set import SavedConcepts
+
+    known = learned.saved if isinstance(learned, PicturedConcepts) else None
+    return known or SavedConcepts(learned)
 
 
 def names_in(folder: str) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from ice_core.errors import IceError
 from ice_core.run.defaults import ANCHORED_STEPS, BUNDLED_STEPS, CHECKPOINT_STEPS, METHOD, METHODS
 
 from .graph import TRAINER
+from .places import PicturedConcepts
 from .quality import AS_SET, QUALITIES, USUAL, steps_for
 from .types import Concepts, Learned, Words, schema
 from .values import Cancellable, image_of, picture_of, refit, words_in
@@ -229,7 +230,7 @@ class IntrinsicTrainer(io.ComfyNode):
         lora = ExecutionBlocker(None) if result.lora is None else lora_state_dict(result.lora)
         sheet = image_of(result.sheet)
         return io.NodeOutput(
-            result.learned,
+            PicturedConcepts.of(result.saved),
             lora,
             {"loss": list(result.losses)},
             sheet,

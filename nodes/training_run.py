@@ -17,6 +17,7 @@ from ice_core.errors import IceError
 from ice_core.figures.plots import running_mean
 from ice_core.figures.previews import captioned
 from ice_core.figures.rows import concept_row
+from ice_core.files.concept_set import SavedConcepts
 from ice_core.files.images import to_pil
 from ice_core.model.backbone import Backbone
 from ice_core.model.lora import Lora
@@ -78,20 +79,22 @@ class Job:
 @dataclass(frozen=True)
 class Result:
     """losses: the total loss of each step, refinement included, as a running mean; sheet: the contact sheet;
-    readings: of the objects."""
+    readings: of the objects; saved: what a concept set holds of all that."""
 
     learned: LearnedConcepts
     lora: Lora | None
     losses: tuple[float, ...]
     sheet: Image.Image
     readings: Readings
+    saved: SavedConcepts
 
 
 def run(job: Job, kept_in: Path, resume: bool) -> Result:
     """Train, and draw the result.
 
-    What ends it early, Cancel too, leaves state and embeddings so far in a folder of `kept_in` that is
-    named after the job; with `resume` the same job goes on from there. The folder goes when all is done.
+    What ends it early, Cancel too, leaves state, embeddings and a concept set so far in a folder of `kept_in`
+    that is named after the job; with `resume` the same job goes on from there. The folder goes when all is
+    done.
     Raises IceError for input that cannot be learned from.
     """
     folder = RunFolder(kept_in / job.key[:16])
@@ -131,7 +134,7 @@ def run(job: Job, kept_in: Path, resume: bool) -> Result:
     try:
         with training:
             trained = finish(training.events(), tell)
-            picture = finish(sheet(core, job.picture, trained, training.history()), tell)
+            picture, saved = finish(sheet(core, job.picture, trained, training.history()), tell)
     except BaseException:
         if training.kept is not None:
             say(_what_is_kept(training.kept, bar.total, folder.path))
@@ -142,7 +145,7 @@ def run(job: Job, kept_in: Path, resume: bool) -> Result:
     # Single steps follow single noises: what a person can read off a plot is their mean.
     totals = [step["total"] for step in trained.losses]
     losses = running_mean(totals, max(3, len(totals) // 20))
-    return Result(trained.learned, trained.lora, tuple(losses), picture, readings)
+    return Result(trained.learned, trained.lora, tuple(losses), picture, readings, saved)
 
 
 def _what_is_kept(step: int, steps: int, folder: Path) -> str:

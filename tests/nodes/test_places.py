@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from concept_sets import concept_set
 
 from ice_core.concepts import LearnedConcept, LearnedConcepts
 from ice_core.errors import IceError
@@ -69,7 +70,19 @@ def test_concept_sets_are_listed_by_their_names_and_loaded(folders: tuple[Path, 
     assert not isinstance(loaded, places.LoadedConcepts)
     assert loaded.tokens.keys() == given.learned.tokens.keys()
     assert "vase.concepts.safetensors".endswith(ENDING)
+    plain = learned("cube")
+    assert places.all_of(plain) == SavedConcepts(plain)
     assert ENDING == places._SET
+
+
+def test_a_loaded_concept_set_goes_on_with_all_that_was_in_it(folders: tuple[Path, Path]) -> None:
+    given = concept_set()
+    save_concept_set(given, folders[0] / "squares.concepts.safetensors")
+    loaded = places.load("embeddings/squares.concepts.safetensors")
+    every = places.all_of(loaded)
+    assert every.learned.tokens.keys() == loaded.tokens.keys() == given.learned.tokens.keys()
+    assert (every.picture, every.sheet, every.title) == (given.picture, given.sheet, given.title)
+    assert [concept.key for concept in every.found] == [concept.key for concept in given.found]
 
 
 def test_links_that_lead_back_up_are_followed_once(folders: tuple[Path, Path]) -> None:

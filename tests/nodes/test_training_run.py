@@ -13,6 +13,7 @@ from fakes import FakeBackbone
 from ice_core.attributes.axes import parse_axes
 from ice_core.concepts import Concept, ConceptSet
 from ice_core.errors import IceError
+from ice_core.files.concept_set import load_concept_set
 from ice_core.files.embeddings import load_concepts
 from ice_core.run.reading import Question
 from ice_core.run.settings import ShowingConfig
@@ -88,6 +89,9 @@ def test_a_training_gives_tokens_losses_and_a_sheet_and_leaves_no_state(tmp_path
     assert len(result.losses) == 6
     assert result.lora is None
     assert result.sheet.width > 500
+    assert result.saved.learned is result.learned
+    assert set(result.saved.thumbnails) == {"ball", *result.learned.tokens}
+    assert result.saved.sheet is not None
     assert not any(tmp_path.iterdir())
 
 
@@ -99,6 +103,9 @@ def test_cancel_keeps_the_embeddings_and_going_on_gives_the_same_numbers(tmp_pat
         training_run.run(job(), tmp_path / "kept", resume=True)
     (kept,) = (tmp_path / "kept").iterdir()
     assert load_concepts(kept).steps == step - 1
+    everything = load_concept_set(kept / "concepts.safetensors")
+    assert everything.learned.steps == step - 1
+    assert [concept.key for concept in everything.found] == ["ball"]
     Bar.cancel_at = None
     assert same(training_run.run(job(), tmp_path / "kept", resume=True), straight)
     assert not kept.exists()
