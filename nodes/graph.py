@@ -91,11 +91,17 @@ OnDisk = Callable[[str], Sequence[str]]
 """What a prompt may name of a folder of ICE Load Concepts; raises IceError where it holds nothing."""
 
 
+def loaded_folder(link: Any, graph: Graph) -> str | None:
+    """The folder or concept set that a link's learned concepts are loaded from; None for others."""
+    folder = _source(graph, link, LOADER, 0).get("folder")
+    return folder if isinstance(folder, str) else None
+
+
 def learned_names(link: Any, on_disk: OnDisk, graph: Graph | None = None) -> tuple[Name, ...] | None:
     """What the learned concepts of a link may be called; None when that cannot be known."""
     graph = _submitted.get() if graph is None else graph
-    folder = _source(graph, link, LOADER, 0).get("folder")
-    if isinstance(folder, str):
+    folder = loaded_folder(link, graph)
+    if folder is not None:
         try:
             return tuple(Name(name, re.escape(name)) for name in on_disk(folder))
         except IceError:

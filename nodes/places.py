@@ -118,6 +118,27 @@ def names_in(folder: str) -> tuple[str, ...]:
     return tuple(placeholders(*load(folder).concepts))
 
 
+def thumbnail(folder: str, name: str) -> bytes | None:
+    """The picture of an object or a token of a listed folder, as a whole file; None where there is none."""
+    from ice_core.files.concept_set import load_concept_set
+    from ice_core.files.embeddings import file_name, whole_name
+    from ice_core.files.images import uri_bytes
+    from ice_core.tensor_files.safetensors_file import read_header
+
+    try:
+        if name not in names_in(folder):
+            return None
+        path = saved()[folder]
+        if path.is_file():
+            return load_concept_set(path).thumbnails.get(name)
+        key, _, role = name.rpartition(".")
+        file = path / (file_name(key, role) if key else whole_name(name))
+        uri = read_header(file)[0].get("modelspec.thumbnail", "") if file.is_file() else ""
+        return uri_bytes(uri) if uri else None
+    except IceError:
+        return None
+
+
 def unused(folder: str, root: Path, lora_root: Path) -> str:
     """The folder's name below `root`, or the first of "name-2", "name-3", ... that no save has taken.
 

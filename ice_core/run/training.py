@@ -142,7 +142,7 @@ class Training:
             elif isinstance(event, RefinementSnapshot):
                 self.refined = event.state
                 self._snapshot(event.state, config.snapshot_every, event.state.step == config.steps)
-                if event.state.step and self._preview_due(event.state.step):
+                if self._preview_due(event.state.step):
                     yield self._preview(learned, before + event.state.step, True, event.state.lora)
             elif isinstance(event, Refined):
                 return event.lora
@@ -156,7 +156,7 @@ class Training:
             self.folder.save_progress(state, self.history())
 
     def _preview_due(self, step: int) -> bool:
-        return self.job.preview_every > 0 and step % self.job.preview_every == 0
+        return self.job.preview_every > 0 and step > 0 and step % self.job.preview_every == 0
 
     def _preview(self, learned: LearnedConcepts, step: int, intrinsic: bool, lora: Lora | None) -> Preview:
         """The objects drawn with the tokens so far, as they are trained now."""

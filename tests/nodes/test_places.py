@@ -15,6 +15,7 @@ from ice_core.concepts import LearnedConcept, LearnedConcepts
 from ice_core.errors import IceError
 from ice_core.files.concept_set import ENDING, SavedConcepts, save_concept_set
 from ice_core.files.embeddings import save_concepts
+from ice_core.files.images import data_uri, jpeg_bytes, uri_bytes
 from ice_core.model.backbone import Token
 from nodes import places
 
@@ -147,3 +148,20 @@ def test_a_file_s_name_in_a_prompt_has_its_folder_and_no_ending() -> None:
     root = Path("models", "embeddings")
     path = root / "ice" / "vase" / "ball-2_color.safetensors"
     assert places.embedding_name(path, root) == "embedding:ice/vase/ball-2_color"
+
+
+def test_thumbnails_of_embeddings_and_of_a_concept_set_are_found_by_name(folders: tuple[Path, Path]) -> None:
+    given = concept_set()
+    picture = jpeg_bytes(torch.rand(3, 32, 32))
+    uri = data_uri(torch.rand(3, 32, 32))
+    save_concept_set(
+        replace(given, thumbnails={"ball.color": picture}), folders[0] / "one.concepts.safetensors"
+    )
+    save_concepts(given.learned, folders[0] / "two", thumbnails={"ball": uri, "ball.color": uri})
+    assert places.thumbnail("embeddings/one.concepts.safetensors", "ball.color") == picture
+    assert places.thumbnail("embeddings/one.concepts.safetensors", "ball") is None
+    for name in ("ball", "ball.color"):
+        assert places.thumbnail("embeddings/two", name) == uri_bytes(uri)
+    assert places.thumbnail("embeddings/two", "cube.color") is None
+    assert places.thumbnail("embeddings/two", "../two/ball") is None
+    assert places.thumbnail("embeddings/absent", "ball") is None
