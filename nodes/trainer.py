@@ -210,8 +210,8 @@ class IntrinsicTrainer(io.ComfyNode):
 
         pictures = [picture for batch in image for picture in pictures_of(batch)]
         kept_in = Path(folder_paths.get_output_directory()) / "ice" / "interrupted"
-        failures = {}
-        jobs = {}
+        failures: dict[int, Exception] = {}
+        jobs: dict[int, Job] = {}
         with gradients():
             for n, found in enumerate(concepts):
                 settings = {name: at(values, n) for name, values in given.items()}
