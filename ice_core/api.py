@@ -27,7 +27,7 @@ from ice_core.model.backbone import Backbone, Token
 from ice_core.model.lora import Lora
 from ice_core.model.sampling import SamplingConfig, sample
 from ice_core.run import pipeline
-from ice_core.run.defaults import CLIP
+from ice_core.run.defaults import clip_for
 from ice_core.run.events import RunEvent, Trained
 from ice_core.run.folder import RunFolder
 from ice_core.run.report import Report
@@ -99,12 +99,13 @@ def load_retriever(
     """What names the objects of a picture.
 
     clip: open_clip's NAME/WEIGHTS, downloaded on first use, or NAME=FILE; vocabulary: words that it may
-    use. Without them the bundled model's own CLIP and words for the bundled model, else a ViT-L/14 and the
-    built-in words for what photographs show. Raises IceError for a CLIP that cannot be opened.
+    use. Without them the bundled model's own CLIP and words for the bundled model, else the CLIP beside the
+    model's text encoder (`ice_core.run.defaults.CLIPS`) and the built-in words for what photographs show.
+    Raises IceError for a CLIP that cannot be opened.
     """
     if clip is None and is_bundled(model):
         return Retriever(load_bundled_towers(device=str(model.device)), vocabulary or world_vocabulary())
-    towers = open_towers(clip or CLIP, model.device)
+    towers = open_towers(clip or clip_for(model.encoders), model.device)
     return Retriever(towers, vocabulary or Vocabulary.built_in(), image_mean="photographs")
 
 

@@ -21,10 +21,11 @@ def word_chart(words: Sequence[Retrieved]) -> Image.Image:
 
     canvas = Image.new("RGB", (_WIDTH, 2 * _MARGIN + _ROW * len(words)), _PAPER)
     draw = ImageDraw.Draw(canvas)
-    labels = max(font(18).getlength(word.label) for word in words)
+    labels = max((font(18).getlength(word.label) for word in words), default=0)
     left = _MARGIN + min(labels, _WIDTH / 2) + 14
     room = _WIDTH - _MARGIN - left - 64
-    longest = max(max(word.similarity for word in words), 1e-6)
+    longest = max((word.similarity for word in words), default=1e-6)
+    longest = max(longest, 1e-6)
     for i, word in enumerate(words):
         middle = _MARGIN + _ROW * (i + 0.5)
         length = max(2, room * max(0.0, word.similarity) / longest)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -25,7 +26,7 @@ _NO_LORA = (
 
 
 class SaveConcepts(io.ComfyNode):
-    """Textual-inversion files, and the LoRA beside them."""
+    """Textual-inversion files, the concept set with all of them, and the LoRA."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -93,18 +94,23 @@ class SaveConcepts(io.ComfyNode):
         lora: Mapping[str, Tensor] | None = None,
         library: bool = False,
     ) -> io.NodeOutput:
+        from ice_core.files.concept_set import ENDING, save_concept_set
         from ice_core.files.embeddings import save_concepts
+        from ice_core.files.images import as_data_uri
         from ice_core.files.lora import save_lora
 
         root, lora_root = _roots(destination)
         folder = places.unused(_tidy(folder), root, lora_root)
         date = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        paths = list(save_concepts(learned, safe_path(root, folder), date).values())
+        every = places.all_of(learned)
+        thumbnails = {name: as_data_uri(picture) for name, picture in every.thumbnails.items()}
+        paths = list(save_concepts(learned, safe_path(root, folder), date, thumbnails).values())
+        written = save_concept_set(replace(every, date=date), safe_path(root, f"{folder}/{ENDING}"))
         if destination == places.EMBEDDINGS:
             names = [places.embedding_name(path, root) for path in paths]
         else:
             names = [path.relative_to(root).as_posix() for path in paths]
-        shown = list(names)
+        shown = [*names, f"concept set: {written.relative_to(root).as_posix()}"]
         if lora is not None:
             file = (
                 f"{folder}.safetensors" if destination == places.EMBEDDINGS else f"{folder}/lora.safetensors"

@@ -93,16 +93,22 @@ InLibrary = Callable[[str, str], Sequence[str]]
 """The same of what ICE Library Concept takes by a name and by words."""
 
 
+def loaded_folder(link: Any, graph: Graph) -> str | None:
+    """The folder or concept set that a link's learned concepts are loaded from; None for others."""
+    folder = _source(graph, link, LOADER, 0).get("folder")
+    return folder if isinstance(folder, str) else None
+
+
 def learned_names(
     link: Any, on_disk: OnDisk, graph: Graph | None = None, in_library: InLibrary | None = None
 ) -> tuple[Name, ...] | None:
     """What the learned concepts of a link may be called; None when that cannot be known."""
     graph = _submitted.get() if graph is None else graph
-    folder = _source(graph, link, LOADER, 0).get("folder")
+    folder = loaded_folder(link, graph)
     taken = _source(graph, link, LIBRARY, 0)
     concept, words = taken.get("concept"), taken.get("search")
     try:
-        if isinstance(folder, str):
+        if folder is not None:
             return tuple(Name(name, re.escape(name)) for name in on_disk(folder))
         if in_library is not None and isinstance(concept, str) and isinstance(words, str):
             return tuple(Name(name, re.escape(name)) for name in in_library(concept, words))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from typing import Any
+from urllib.parse import urlencode
 
 from ice_core.errors import IceError
 
@@ -16,10 +17,13 @@ from .graph import (
     check_prompt,
     inputs_of_node,
     learned_names,
+    loaded_folder,
     offered,
 )
 
-ROUTE = "/ice/placeholders"
+ROUTE, THUMBNAIL = "/ice/placeholders", "/ice/thumbnail"
+_KINDS = {b"\xff\xd8\xff": "image/jpeg", b"\x89PNG": "image/png"}
+"""How the pictures begin that are served. A file of a stranger may hold anything in their place."""
 
 
 def answer(
@@ -41,12 +45,31 @@ def answer(
     return {"names": offered(sources), "problem": problem}
 
 
+def thumbnails(graph: Graph, node_id: str, on_disk: OnDisk) -> dict[str, str]:
+    """Name in braces -> where its picture is, for concepts that lie on the disk."""
+    inputs = inputs_of_node(graph, node_id, COMPOSER)
+    links = {alias: inputs[alias] for alias in ALIASES if alias in inputs}
+    found = {}
+    for alias, link in links.items():
+        if (folder := loaded_folder(link, graph)) is None:
+            continue
+        for known in learned_names(link, on_disk, graph) or ():
+            shown = known.shown if len(links) == 1 else f"{alias}.{known.shown}"
+            found[shown] = f"{THUMBNAIL}?{urlencode({'folder': folder, 'name': known.shown})}"
+    return found
+
+
+def kind_of(picture: bytes) -> str | None:
+    """The media type of a picture's file; None for what is not served."""
+    return next((kind for start, kind in _KINDS.items() if picture.startswith(start)), None)
+
+
 def serve() -> None:
-    """Adds the address to the host's server; without a running one nobody asks."""
+    """Adds the addresses to the host's server; without a running one nobody asks."""
     from aiohttp import web
     from server import PromptServer
 
-    from .places import names_in
+    from .places import names_in, thumbnail
     from .shelf import names_in_library
 
     server = getattr(PromptServer, "instance", None)
@@ -60,6 +83,17 @@ def serve() -> None:
             return web.json_response({"error": "graph, node and prompt are needed"}, status=400)
         # Names on disk are read from files: not on the loop that serves everybody.
         told = await asyncio.to_thread(answer, graph, node, prompt, names_in, names_in_library)
-        return web.json_response(told)
+        pictures = await asyncio.to_thread(thumbnails, graph, node, names_in)
+        return web.json_response({**told, "thumbnails": pictures})
+
+    async def picture(request: web.Request) -> web.Response:
+        folder, name = request.query.get("folder", ""), request.query.get("name", "")
+        found = await asyncio.to_thread(thumbnail, folder, name)
+        kind = kind_of(found) if found else None
+        if kind is None:
+            return web.Response(status=404)
+        headers = {"Cache-Control": "max-age=60", "X-Content-Type-Options": "nosniff"}
+        return web.Response(body=found, content_type=kind, headers=headers)
 
     server.routes.post(ROUTE)(reply)
+    server.routes.get(THUMBNAIL)(picture)

@@ -89,16 +89,18 @@ def saved() -> dict[str, Path]:
 def load(name: str) -> LearnedConcepts:
     """The concepts of a listed folder or file. Raises IceError when there is none of that name, or it is
     damaged."""
+    from ice_core.files.concept_set import load_concept_set
     from ice_core.files.embeddings import load_concepts
 
     folders = saved()
     if name not in folders:
         there = ", ".join(folders) or "none; save some with ICE Save Concepts"
         raise IceError(f"there are no saved concepts in {name!r}; there are: {there}")
+    if folders[name].is_file():
+        return PicturedConcepts.of(load_concept_set(folders[name]))
     learned = load_concepts(folders[name])
     root, _, below = name.partition("/")
-    typed = root == EMBEDDINGS and folders[name].is_dir()
-    return LoadedConcepts(**vars(learned), folder=below) if typed else learned
+    return LoadedConcepts(**vars(learned), folder=below) if root == EMBEDDINGS else learned
 
 
 def all_of(learned: LearnedConcepts) -> SavedConcepts:
@@ -114,6 +116,27 @@ def names_in(folder: str) -> tuple[str, ...]:
     from ice_core.composition import placeholders
 
     return tuple(placeholders(*load(folder).concepts))
+
+
+def thumbnail(folder: str, name: str) -> bytes | None:
+    """The picture of an object or a token of a listed folder, as a whole file; None where there is none."""
+    from ice_core.files.concept_set import load_concept_set
+    from ice_core.files.embeddings import file_name, whole_name
+    from ice_core.files.images import uri_bytes
+    from ice_core.tensor_files.safetensors_file import read_header
+
+    try:
+        if name not in names_in(folder):
+            return None
+        path = saved()[folder]
+        if path.is_file():
+            return load_concept_set(path).thumbnails.get(name)
+        key, _, role = name.rpartition(".")
+        file = path / (file_name(key, role) if key else whole_name(name))
+        uri = read_header(file)[0].get("modelspec.thumbnail", "") if file.is_file() else ""
+        return uri_bytes(uri) if uri else None
+    except IceError:
+        return None
 
 
 def unused(folder: str, root: Path, lora_root: Path) -> str:

@@ -5,16 +5,18 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 from torch import Tensor
 
 from ice_core.errors import IceError
 
+from . import clip_weights
 from .drawings import word_chart
 from .naming import BUNDLED, CONNECTED, OPEN_CLIP, vocabulary_of
 from .types import FoundWords, Words, schema
-from .values import Progress, image_of, picture_of
+from .values import Progress, image_of, pictures_of, preview, say
 
+_DOWNLOADS = ", ".join(f"{name.partition('/')[0]} {size}" for name, size in clip_weights.DOWNLOADS.items())
 _REMEDY = f"use the source {OPEN_CLIP!r}"
 
 
@@ -37,7 +39,9 @@ class ConceptRetriever(io.ComfyNode):
             shows_result=True,
             rare=("vocabulary", "count"),
             inputs=[
-                io.Image.Input("image", tooltip="The picture, of any size; one, not a batch of several."),
+                io.Image.Input(
+                    "image", tooltip="The picture, of any size. Those of a batch are looked at one by one."
+                ),
                 io.Combo.Input(
                     "source",
                     options=[BUNDLED, OPEN_CLIP, CONNECTED],
@@ -46,11 +50,13 @@ class ConceptRetriever(io.ComfyNode):
                     "only; for photographs take an open_clip model, or connect CLIP_VISION and the CLIP of "
                     "a checkpoint that belong together.",
                 ),
-                io.String.Input(
+                io.Combo.Input(
                     "open_clip_model",
-                    default="ViT-L-14-quickgelu/openai",
-                    tooltip="For the source 'open_clip model': NAME/WEIGHTS, downloaded on first use, or "
-                    "NAME=FILE.safetensors.",
+                    options=clip_weights.choices(),
+                    default=next(iter(clip_weights.DOWNLOADS)),
+                    tooltip="For the source 'open_clip model'. Files of whole open_clip models in "
+                    "models/clip_vision, models/text_encoders or models/open_clip are listed with what they "
+                    f"are. Those with a slash are downloaded on first use: {_DOWNLOADS}.",
                 ),
                 io.String.Input(
                     "vocabulary",
@@ -80,11 +86,22 @@ class ConceptRetriever(io.ComfyNode):
                 ),
             ],
             outputs=[
-                Words.Output(display_name="words", tooltip="For the ICE Attention Segmentor."),
-                io.String.Output(display_name="text", tooltip="A word and its similarity per line."),
-                io.Image.Output(display_name="chart", tooltip="The same as a bar chart."),
+                Words.Output(
+                    display_name="words", is_output_list=True, tooltip="For the ICE Attention Segmentor."
+                ),
+                io.String.Output(
+                    display_name="text", is_output_list=True, tooltip="A word and its similarity per line."
+                ),
+                io.Image.Output(
+                    display_name="chart", is_output_list=True, tooltip="The same as a bar chart."
+                ),
             ],
         )
+
+    @classmethod
+    def validate_inputs(cls, open_clip_model: str | None) -> bool | str:
+        """Anything: workflows of earlier versions name models that are not in the list."""
+        return True
 
     @classmethod
     def execute(
@@ -99,22 +116,25 @@ class ConceptRetriever(io.ComfyNode):
     ) -> io.NodeOutput:
         from ice_core.localization.retrieval.retriever import Retriever
 
-        picture = picture_of(image)
+        pictures = pictures_of(image)
         words = vocabulary_of(source, vocabulary)
         towers = _towers(source, open_clip_model, clip_vision, clip)
         retriever = Retriever(towers, words, image_mean=None if source == BUNDLED else "photographs")
         progress = Progress(len(words.words))
         for done in retriever.prepare():
             progress(done)
-        found = tuple(retriever.retrieve(picture)[:count])
-        if not found:
+        every = [tuple(retriever.retrieve(picture)[:count]) for picture in pictures]
+        if not any(every):
             raise IceError(
                 f"none of the {len(words.words)} words explains the picture: give other words in "
                 "`vocabulary`, or choose another CLIP as `source`"
             )
-        text = "\n".join(f"{word.label} {word.similarity:.3f}" for word in found)
-        chart = image_of(word_chart(found))
-        return io.NodeOutput(FoundWords(found, retriever), text, chart, ui=ui.PreviewImage(chart, cls=cls))
+        # A picture of a batch that no word explains has none: the others go on.
+        texts = ["\n".join(f"{word.label} {word.similarity:.3f}" for word in found) for found in every]
+        charts = [image_of(word_chart(found)) for found in every]
+        return io.NodeOutput(
+            [FoundWords(found, retriever) for found in every], texts, charts, ui=preview(charts, cls)
+        )
 
 
 def _towers(source: str, open_clip_model: str, clip_vision: Any, clip: Any) -> Any:
@@ -140,7 +160,8 @@ def _open_clip(text: str) -> Any:
     """Towers by NAME/WEIGHTS or NAME=FILE, kept until another model is asked for."""
     import comfy.model_management
 
-    from ice_core.localization.retrieval.towers import load_open_clip
+    from ice_core.localization.retrieval.towers import download_size, open_towers
 
-    name, _, weights = (text, "", "") if "=" in text else text.partition("/")
-    return load_open_clip(name, weights or None, comfy.model_management.text_encoder_device())
+    if size := download_size(text):
+        say(f"downloading {text}, {size / 1e9:.1f} GB")
+    return open_towers(clip_weights.as_named(text), comfy.model_management.text_encoder_device())

@@ -3,23 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 from torch import Tensor
 
 from ice_core.errors import IceError
 
 from .graph import EVERY, MASKS, ONE_PASS, submitted_inputs
 from .types import Concepts, FoundWords, Words, schema
-from .values import Cancellable, Progress, image_of, masks_in, masks_of, picture_of, words_in
+from .values import (
+    Cancellable,
+    Progress,
+    at,
+    image_of,
+    masks_in,
+    masks_of,
+    pictures_of,
+    preview,
+    say,
+    words_in,
+)
 
 if TYPE_CHECKING:
+    from ice_core.concepts import ConceptSet
     from ice_core.localization.config import LocalizationConfig
     from ice_core.localization.loop import LocalizationRound
 
 _CONNECT_WORDS = f"the mode {EVERY!r} needs `words`: connect an ICE Concept Retriever, or name the objects"
+
+
+@dataclass(frozen=True)
+class Found:
+    """What is told of one picture. masks: [B, H, W] at its size; overlay, rounds: [1, H, W, 3]."""
+
+    concepts: ConceptSet
+    masks: Tensor
+    overlay: Tensor
+    rounds: Tensor
 
 
 class AttentionSegmentor(io.ComfyNode):
@@ -36,13 +59,18 @@ class AttentionSegmentor(io.ComfyNode):
             shows_result=True,
             rare=("max_rounds", "min_area", "unexplained", "seed"),
             hidden=[io.Hidden.unique_id],
+            is_input_list=True,
             inputs=[
                 io.Model.Input(
                     "model", tooltip="A Stable Diffusion 1.x, 2.x or XL model, or the ICE Demo Model."
                 ),
                 io.Clip.Input("clip", tooltip="The CLIP of the same checkpoint."),
                 io.Vae.Input("vae", tooltip="The VAE of the same checkpoint."),
-                io.Image.Input("image", tooltip="The picture, of any size; one, not a batch of several."),
+                io.Image.Input(
+                    "image",
+                    tooltip="The picture, of any size. Those of a batch are taken one by one, and each gives "
+                    "concepts of its own.",
+                ),
                 io.Combo.Input(
                     "mode",
                     options=[EVERY, ONE_PASS, MASKS],
@@ -96,7 +124,8 @@ class AttentionSegmentor(io.ComfyNode):
                 io.Mask.Input(
                     "masks",
                     optional=True,
-                    tooltip=f"For '{MASKS}': a batch, one mask per object, of any size, from any node.",
+                    tooltip=f"For '{MASKS}': a batch, one mask per object, of any size, from any node; for "
+                    "several pictures a list of such batches.",
                 ),
                 io.Boolean.Input(
                     "refine_masks",
@@ -107,12 +136,25 @@ class AttentionSegmentor(io.ComfyNode):
                 ),
             ],
             outputs=[
-                Concepts.Output(display_name="concepts", tooltip="For the ICE Intrinsic Trainer."),
-                io.Mask.Output(display_name="masks", tooltip="One mask per object, at the image's size."),
-                io.String.Output(display_name="labels", tooltip="The name of an object per line."),
-                io.Image.Output(display_name="overlay", tooltip="The picture with the masks drawn on it."),
+                Concepts.Output(
+                    display_name="concepts", is_output_list=True, tooltip="For the ICE Intrinsic Trainer."
+                ),
+                io.Mask.Output(
+                    display_name="masks",
+                    is_output_list=True,
+                    tooltip="One mask per object, at the image's size.",
+                ),
+                io.String.Output(
+                    display_name="labels", is_output_list=True, tooltip="The name of an object per line."
+                ),
+                io.Image.Output(
+                    display_name="overlay",
+                    is_output_list=True,
+                    tooltip="The picture with the masks drawn on it.",
+                ),
                 io.Image.Output(
                     display_name="rounds",
+                    is_output_list=True,
                     tooltip=f"How '{EVERY}' came about: what was looked at, the words that were considered, "
                     "what was found. In the other modes the overlay.",
                 ),
@@ -120,81 +162,106 @@ class AttentionSegmentor(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, labels: str | None) -> bool | str:
+    def validate_inputs(cls, labels: Sequence[str | None]) -> bool | str:
         """Refuse before the queue runs what can be seen from the graph alone."""
+        named = at(labels, 0)
         inputs = submitted_inputs(cls.hidden.unique_id, "ICEAttentionSegmentor")
         mode = inputs.get("mode")
         if mode == EVERY and "words" not in inputs:
             return _CONNECT_WORDS
         if mode == MASKS and "masks" not in inputs:
             return _connect_masks()
-        if (
-            mode in (ONE_PASS, MASKS)
-            and labels is not None
-            and not words_in(labels)
-            and "words" not in inputs
-        ):
+        if mode in (ONE_PASS, MASKS) and named is not None and not words_in(named) and "words" not in inputs:
             return _no_labels()
         return True
 
     @classmethod
-    def execute(
-        cls,
-        model: Any,
-        clip: Any,
-        vae: Any,
-        image: Tensor,
-        mode: str,
-        labels: str,
-        max_rounds: int,
-        min_area: float,
-        unexplained: float,
-        seed: int,
-        words: FoundWords | None = None,
-        masks: Tensor | None = None,
-        refine_masks: bool = False,
-    ) -> io.NodeOutput:
-        from ice_core.figures.pictures import overlay
-        from ice_core.figures.rounds import rounds_figure
-        from ice_core.files.images import resize, working_size
-        from ice_core.localization.config import LocalizationConfig
-        from ice_core.localization.given import concepts_from_labels, concepts_from_masks
-
-        from .host.backbone import ComfyBackbone
-
-        picture = picture_of(image)
-        config = LocalizationConfig(max_rounds=max_rounds, min_area=min_area, unexplained=unexplained)
-        backbone: Any = Cancellable(ComfyBackbone(model, clip, vae))
-        height, width = picture.shape[-2:]
-        rounds: list[LocalizationRound] = []
-        small = resize(picture, working_size(height, width, backbone.native_size, backbone.multiple))
-        if mode == EVERY:
-            rounds = _find_every(backbone, words, small, config, seed)
-            result = rounds[-1].result
-        elif mode == ONE_PASS:
-            given = _labels(labels, words)
-            result = concepts_from_labels(backbone, small, given, config, torch.Generator().manual_seed(seed))
-        elif masks is None:
-            raise IceError(_connect_masks())
-        else:
-            named = words_in(labels) or None
-            retriever = words.retriever if words else None
-            result = concepts_from_masks(small, named, masks_in(masks), retriever, refine_masks)
-        if not result.concepts:
-            what = "" if mode == EVERY else f"of {', '.join(_labels(labels, words))} "
+    def execute(cls, image: Sequence[Tensor], **given: Sequence[Any]) -> io.NodeOutput:
+        pictures = [picture for batch in image for picture in pictures_of(batch)]
+        masks = [one for one in given.get("masks", ()) if one is not None]
+        if masks and len(pictures) > 1 and len(masks) != len(pictures):
             raise IceError(
-                f"no object {what}was found: try other words or another seed, lower min_area, or give masks "
-                f"with the mode {MASKS!r}"
+                f"{len(masks)} batches of masks for {len(pictures)} pictures: give each picture a batch of "
+                "its own, as a list, or take the pictures one by one"
             )
-        drawn = image_of(overlay(picture, result.concepts))
+        every: list[Found] = []
+        failures = []
+        for n, picture in enumerate(pictures):
+            try:
+                every.append(_found(picture, **{name: at(values, n) for name, values in given.items()}))
+            except IceError as error:
+                if len(pictures) == 1:
+                    raise
+                failures.append(f"picture {n + 1}: {error}")
+        if not every:
+            raise IceError("; ".join(failures))
+        if failures:
+            say("\n".join([f"{len(every)} of {len(pictures)} pictures", *failures]))
+        overlays = [found.overlay for found in every]
         return io.NodeOutput(
-            result,
-            masks_of(result.concepts, (height, width)),
-            "\n".join(concept.key for concept in result.concepts),
-            drawn,
-            image_of(rounds_figure(rounds)) if rounds else drawn,
-            ui=ui.PreviewImage(drawn, cls=cls),
+            [found.concepts for found in every],
+            [found.masks for found in every],
+            ["\n".join(concept.key for concept in found.concepts.concepts) for found in every],
+            overlays,
+            [found.rounds for found in every],
+            ui=preview(overlays, cls),
         )
+
+
+def _found(
+    picture: Tensor,
+    model: Any,
+    clip: Any,
+    vae: Any,
+    mode: str,
+    labels: str,
+    max_rounds: int,
+    min_area: float,
+    unexplained: float,
+    seed: int,
+    words: FoundWords | None = None,
+    masks: Tensor | None = None,
+    refine_masks: bool = False,
+) -> Found:
+    """The objects of one picture [3, H, W]. Raises IceError where there are none."""
+    from ice_core.figures.pictures import overlay
+    from ice_core.figures.rounds import rounds_figure
+    from ice_core.files.images import resize, working_size
+    from ice_core.localization.config import LocalizationConfig
+    from ice_core.localization.given import concepts_from_labels, concepts_from_masks
+
+    from .host.backbone import ComfyBackbone
+
+    config = LocalizationConfig(max_rounds=max_rounds, min_area=min_area, unexplained=unexplained)
+    backbone: Any = Cancellable(ComfyBackbone(model, clip, vae))
+    height, width = picture.shape[-2:]
+    rounds: list[LocalizationRound] = []
+    small = resize(picture, working_size(height, width, backbone.native_size, backbone.multiple))
+    if mode == EVERY:
+        rounds = _find_every(backbone, words, small, config, seed)
+        result = rounds[-1].result
+    elif mode == ONE_PASS:
+        given = _labels(labels, words)
+        result = concepts_from_labels(backbone, small, given, config, torch.Generator().manual_seed(seed))
+    elif masks is None:
+        raise IceError(_connect_masks())
+    else:
+        named = words_in(labels) or None
+        retriever = words.retriever if words else None
+        result = concepts_from_masks(small, named, masks_in(masks), retriever, refine_masks)
+    if not result.concepts:
+        what = "" if mode == EVERY else f"of {', '.join(_labels(labels, words))} "
+        raise IceError(
+            f"no object {what}was found: try other words or another seed, lower min_area, or give masks "
+            f"with the mode {MASKS!r}"
+        )
+    drawn = image_of(overlay(picture, result.concepts))
+    return Found(
+        result,
+        masks_of(result.concepts, (height, width)),
+        drawn,
+        image_of(rounds_figure(rounds)) if rounds else drawn,
+    )
 
 
 def _find_every(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 from torch import Tensor
 
 from ice_core.concepts import ConceptSet
@@ -13,9 +14,13 @@ from ice_core.errors import IceError
 from ice_core.run.defaults import ANCHORED_STEPS, BUNDLED_STEPS, CHECKPOINT_STEPS, METHOD, METHODS
 
 from .graph import TRAINER
+from .places import PicturedConcepts
 from .quality import AS_SET, QUALITIES, USUAL, steps_for
 from .types import Concepts, Learned, Words, schema
-from .values import Cancellable, image_of, picture_of, refit, words_in
+from .values import Cancellable, at, image_of, pictures_of, preview, refit, say, words_in
+
+if TYPE_CHECKING:
+    from .training_run import Job
 
 
 class IntrinsicTrainer(io.ComfyNode):
@@ -30,6 +35,7 @@ class IntrinsicTrainer(io.ComfyNode):
             "what was learned.",
             search_aliases=["train embedding", "textual inversion", "learn concept", "train lora"],
             shows_result=True,
+            is_input_list=True,
             rare=("steps", "learning_rate", "seed", "preview_every", "lora_rank", "resume", "overrule"),
             inputs=[
                 io.Model.Input(
@@ -39,8 +45,15 @@ class IntrinsicTrainer(io.ComfyNode):
                 ),
                 io.Clip.Input("clip", tooltip="The CLIP of the same checkpoint. It is not changed."),
                 io.Vae.Input("vae", tooltip="The VAE of the same checkpoint."),
-                io.Image.Input("image", tooltip="The picture that the concepts were found in."),
-                Concepts.Input("concepts", tooltip="From the ICE Attention Segmentor."),
+                io.Image.Input(
+                    "image",
+                    tooltip="The picture that the concepts were found in; of a batch, each with its own.",
+                ),
+                Concepts.Input(
+                    "concepts",
+                    tooltip="From the ICE Attention Segmentor. Those of several pictures are learned one "
+                    "after the other; where one fails, the others go on.",
+                ),
                 io.String.Input(
                     "axes",
                     default="color, material, pattern",
@@ -135,32 +148,45 @@ class IntrinsicTrainer(io.ComfyNode):
             ],
             outputs=[
                 Learned.Output(
-                    display_name="learned", tooltip="For ICE Save Concepts and ICE Concept Composer."
+                    display_name="learned",
+                    is_output_list=True,
+                    tooltip="For ICE Save Concepts and ICE Concept Composer.",
                 ),
                 io.LoraModel.Output(
                     display_name="lora",
+                    is_output_list=True,
                     tooltip="For Load LoRA Model; nothing that it leads to runs when refine_steps is 0.",
                 ),
-                io.LossMap.Output(display_name="losses", tooltip="For Plot Loss Graph, as a running mean."),
-                io.Image.Output(display_name="picture", tooltip="Everything at a glance."),
+                io.LossMap.Output(
+                    display_name="losses",
+                    is_output_list=True,
+                    tooltip="For Plot Loss Graph, as a running mean.",
+                ),
                 io.Image.Output(
-                    display_name="readings", tooltip="What was read of each object, and how surely."
+                    display_name="picture", is_output_list=True, tooltip="Everything at a glance."
+                ),
+                io.Image.Output(
+                    display_name="readings",
+                    is_output_list=True,
+                    tooltip="What was read of each object, and how surely.",
                 ),
             ],
         )
 
     @classmethod
-    def validate_inputs(cls, axes: str | None, overrule: str | None = None) -> bool | str:
+    def validate_inputs(
+        cls, axes: Sequence[str | None], overrule: Sequence[str | None] = (None,)
+    ) -> bool | str:
         """Refuse, before the queue runs, axes that are no plain words, and what overrules none of them."""
         from ice_core.attributes.axes import parse_axes
         from ice_core.attributes.overruling import check_overruled
         from ice_core.training.config import TrainingConfig
 
         try:
-            if axes is not None:
-                asked = parse_axes(words_in(axes))
+            if (names := at(axes, 0)) is not None:
+                asked = parse_axes(words_in(names))
                 TrainingConfig(axes=tuple(axis.name for axis in asked))
-                check_overruled(words_in(overrule or ""), asked)
+                check_overruled(words_in(at(overrule, 0) or ""), asked)
         except IceError as error:
             return str(error)
         return True
@@ -168,71 +194,118 @@ class IntrinsicTrainer(io.ComfyNode):
     @classmethod
     def execute(
         cls,
-        model: Any,
-        clip: Any,
-        vae: Any,
-        image: Tensor,
-        concepts: ConceptSet,
-        axes: str,
-        steps: int,
-        learning_rate: float,
-        seed: int,
-        preview_every: int,
-        refine_steps: int,
-        lora_rank: int,
-        resume: bool,
-        method: str = METHOD,
-        overrule: str = "",
-        words: Any = None,
-        quality: str = AS_SET,
+        image: Sequence[Tensor],
+        concepts: Sequence[ConceptSet],
+        resume: Sequence[bool],
+        **given: Sequence[Any],
     ) -> io.NodeOutput:
         import folder_paths
         from comfy_execution.graph import ExecutionBlocker
 
-        from ice_core.api import axes_for, showing_for
         from ice_core.figures.reading_table import reading_table
-        from ice_core.files.embeddings import check_names
-        from ice_core.files.images import working_size
         from ice_core.files.lora import lora_state_dict
-        from ice_core.run.reading import Question
-        from ice_core.training.config import TrainingConfig
-        from ice_core.training.refinement_state import RefinementConfig
 
-        from .demo_model import bundled_towers, is_demo_model
-        from .host.backbone import ComfyBackbone
         from .host.weights import gradients
-        from .training_run import Job, run
+        from .training_run import run_all
 
-        picture = picture_of(image)
-        demo = is_demo_model(model)
-        towers = words.retriever.model if words is not None else bundled_towers() if demo else None
-        asked = Question(axes_for(demo, words_in(axes), files=False), tuple(words_in(overrule)), towers)
-        training = TrainingConfig(
-            tuple(axis.name for axis in asked.axes),
-            steps_for(quality, method, demo, steps),
-            learning_rate=learning_rate,
-            seed=seed,
-            method=method,  # type: ignore[arg-type]
-        )
-        refinement = RefinementConfig(steps=refine_steps, rank=lora_rank)
-        check_names([concept.key for concept in concepts.concepts], training.axes)
+        pictures = [picture for batch in image for picture in pictures_of(batch)]
         kept_in = Path(folder_paths.get_output_directory()) / "ice" / "interrupted"
+        failures: dict[int, Exception] = {}
+        jobs: dict[int, Job] = {}
         with gradients():
-            backbone: Any = Cancellable(ComfyBackbone(model, clip, vae))
-            height, width = picture.shape[-2:]
-            size = working_size(height, width, backbone.native_size, backbone.multiple)
-            fitted = refit(concepts, picture, size)
-            job = Job(
-                backbone, picture, fitted, training, refinement, preview_every, asked, showing_for(demo)
-            )
-            result = run(job, kept_in, resume)
-        lora = ExecutionBlocker(None) if result.lora is None else lora_state_dict(result.lora)
-        sheet = image_of(result.sheet)
+            for n, found in enumerate(concepts):
+                settings = {name: at(values, n) for name, values in given.items()}
+                try:
+                    jobs[n] = _job(found, pictures[n:] + pictures[:n], **settings)
+                except IceError as error:
+                    if len(concepts) == 1:
+                        raise
+                    failures[n] = error
+            outcomes = run_all(jobs, kept_in, at(resume, 0), len(concepts))
+        results = {n: result for n, result in outcomes.items() if not isinstance(result, Exception)}
+        failures |= {n: result for n, result in outcomes.items() if isinstance(result, Exception)}
+        told = [f"picture {n + 1}: {error}" for n, error in sorted(failures.items())]
+        if not results:
+            raise IceError("; ".join(told))
+        if told:
+            say("\n".join([f"{len(results)} of {len(concepts)} pictures were learned", *told]))
+        sheets = [image_of(result.sheet) for result in results.values()]
+        fitted = [jobs[n].concepts for n in results]
         return io.NodeOutput(
-            result.learned,
-            lora,
-            {"loss": list(result.losses)},
-            sheet,
-            image_of(reading_table(fitted.image, fitted.concepts, result.readings)),
-            ui=ui.PreviewImage(sheet, cls=cls),
+            [PicturedConcepts.of(result.saved) for result in results.values()],
+            [
+                ExecutionBlocker(None) if result.lora is None else lora_state_dict(result.lora)
+                for result in results.values()
+            ],
+            [{"loss": list(result.losses)} for result in results.values()],
+            sheets,
+            [
+                image_of(reading_table(found.image, found.concepts, result.readings))
+                for found, result in zip(fitted, results.values(), strict=True)
+            ],
+            ui=preview(sheets, cls),
         )
+
+
+def _job(
+    concepts: ConceptSet,
+    pictures: Sequence[Tensor],
+    model: Any,
+    clip: Any,
+    vae: Any,
+    axes: str,
+    steps: int,
+    learning_rate: float,
+    seed: int,
+    preview_every: int,
+    refine_steps: int,
+    lora_rank: int,
+    method: str = METHOD,
+    overrule: str = "",
+    words: Any = None,
+    quality: str = AS_SET,
+) -> Job:
+    """What is to be learned of one picture, the first of `pictures` that the concepts were found in.
+
+    Raises IceError for settings that cannot be, and where the concepts are of none of them.
+    """
+    from ice_core.api import axes_for, showing_for
+    from ice_core.files.embeddings import check_names
+    from ice_core.run.reading import Question
+    from ice_core.training.config import TrainingConfig
+    from ice_core.training.refinement_state import RefinementConfig
+
+    from .demo_model import bundled_towers, is_demo_model
+    from .host.backbone import ComfyBackbone
+    from .training_run import Job
+
+    demo = is_demo_model(model)
+    towers = words.retriever.model if words is not None else bundled_towers() if demo else None
+    asked = Question(axes_for(demo, words_in(axes), files=False), tuple(words_in(overrule)), towers)
+    training = TrainingConfig(
+        tuple(axis.name for axis in asked.axes),
+        steps_for(quality, method, demo, steps),
+        learning_rate=learning_rate,
+        seed=seed,
+        method=method,  # type: ignore[arg-type]
+    )
+    refinement = RefinementConfig(steps=refine_steps, rank=lora_rank)
+    check_names([concept.key for concept in concepts.concepts], training.axes)
+    backbone: Any = Cancellable(ComfyBackbone(model, clip, vae))
+    picture, fitted = _fitted(concepts, pictures, backbone)
+    return Job(backbone, picture, fitted, training, refinement, preview_every, asked, showing_for(demo))
+
+
+def _fitted(concepts: ConceptSet, pictures: Sequence[Tensor], backbone: Any) -> tuple[Tensor, ConceptSet]:
+    """The picture that concepts are of, and they at the size that the model works at."""
+    from ice_core.files.images import working_size
+
+    first: IceError | None = None
+    for picture in pictures:
+        height, width = picture.shape[-2:]
+        size = working_size(height, width, backbone.native_size, backbone.multiple)
+        try:
+            return picture, refit(concepts, picture, size)
+        except IceError as error:
+            first = first or error
+    raise first or IceError("there is no picture: connect the image that the concepts were found in")

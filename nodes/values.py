@@ -26,6 +26,11 @@ _SAME_PICTURE = 0.02
 """Mean difference of pixels in 0..1: compression and resizing stay below, no two pictures do."""
 
 
+def pictures_of(image: Tensor) -> list[Tensor]:
+    """IMAGE [B, H, W, C] -> the pictures of the batch, each as `picture_of` has it."""
+    return [picture_of(one) for one in image.split(1)]
+
+
 def picture_of(image: Tensor) -> Tensor:
     """IMAGE [1, H, W, C] -> picture [3, H, W] in 0..1, float32, CPU; transparency is laid over white.
 
@@ -48,6 +53,21 @@ def picture_of(image: Tensor) -> Tensor:
     if len(values) == 4:
         values = values[:3] * values[3:] + (1 - values[3:])
     return values.expand(3, -1, -1).contiguous()
+
+
+def preview(images: Sequence[Tensor], cls: Any) -> Any:
+    """What the page shows of pictures [1, H, W, 3] of any sizes on the node `cls`."""
+    from comfy_api.latest import ui
+
+    first, *others = (ui.PreviewImage(image, cls=cls) for image in images)
+    for one in others:
+        first.values = [*first.values, *one.values]
+    return first
+
+
+def at(values: Sequence[Any], index: int) -> Any:
+    """What a list of an input says of one of several pictures: the last one counts for all that follow."""
+    return values[min(index, len(values) - 1)]
 
 
 def image_of(picture: Image.Image) -> Tensor:

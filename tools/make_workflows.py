@@ -28,7 +28,7 @@ from ice_core.world.scenes import sample_scene
 from tools.comfy_client import Client
 from tools.comfy_host import PACK, Server, find_hosts, running
 from tools.workflow_blueprints import BLUEPRINTS, blueprint
-from tools.workflow_designs import CHECKPOINT, DEMO_SEED, DESIGNS, PHOTO, reading
+from tools.workflow_designs import CHECKPOINT, DEMO_SEED, DESIGNS, PHOTO, XL_CHECKPOINT, reading
 from tools.workflow_results import result_picture
 
 if TYPE_CHECKING:
@@ -107,7 +107,8 @@ def put_stand_ins(server: Server) -> None:
     """Files of the names that the workflows load, so that the page marks nothing as missing."""
     checkpoints = server.models("checkpoints")
     checkpoints.mkdir(parents=True, exist_ok=True)
-    (checkpoints / CHECKPOINT).touch()
+    for name in (CHECKPOINT, XL_CHECKPOINT):
+        (checkpoints / name).touch()
     Client(server.url).upload(stand_in(), PHOTO)
 
 

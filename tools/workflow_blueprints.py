@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from tools.comfy_graph import Definitions
 from tools.workflow_sheet import Node, Sheet, Wire
 
-SMALL, LARGE = 128, 512
-"""Sides in pixels of what the demo model and Stable Diffusion 1.5 paint."""
+
+@dataclass(frozen=True)
+class Drawing:
+    """How a kind of model is drawn with. side: of the picture in pixels; the rest are KSampler's fields."""
+
+    side: int
+    steps: int = 20
+    cfg: float = 7.0
+    sampler_name: str = "dpmpp_2m"
+    scheduler: str = "karras"
+
+
+SMALL, LARGE = Drawing(128, steps=30, sampler_name="dpmpp_2m_sde"), Drawing(512)
+XL = Drawing(1024, steps=30, cfg=6.0)
+"""The demo model, as `SamplingConfig` draws, Stable Diffusion 1.5, and XL: more steps and less guidance."""
 MATERIAL_PROMPT = "a photo of a {a.vase.material} {b.chair.object}"
 
 DRAWING, EXTRACTING = 100, 200
@@ -19,25 +33,26 @@ Drawn = tuple[Sheet, list[tuple[Node, str]]]
 """A sheet, and which fields of its nodes are shown on the node that stands for it."""
 
 
-def draw(object_info: Definitions, side: int, batch: int) -> Drawn:
+def draw(object_info: Definitions, how: Drawing, batch: int) -> Drawn:
     """Conditioning -> pictures, with the core's own nodes."""
     sheet = Sheet("Draw", object_info, ids=DRAWING)
     wires = {name: sheet.take(name, name.upper()) for name in ("model", "clip", "vae")}
     positive = sheet.take("positive", "CONDITIONING")
-    sampler = _sample(sheet, wires, positive, side, batch)
+    sampler = _sample(sheet, wires, positive, how, batch)
     return sheet, sampler
 
 
 def _sample(
-    sheet: Sheet, wires: Mapping[str, Wire], positive: Wire, side: int, batch: int
+    sheet: Sheet, wires: Mapping[str, Wire], positive: Wire, how: Drawing, batch: int
 ) -> list[tuple[Node, str]]:
     """Draws and gives `image`; returns the fields that people turn."""
     nothing = sheet.add("CLIPTextEncode", (0, 0), (320, 110), "Nothing to avoid", clip=wires["clip"], text="")
-    empty = sheet.add("EmptyLatentImage", (0, 170), (320, 110), width=side, height=side, batch_size=batch)
+    size = {"width": how.side, "height": how.side}
+    empty = sheet.add("EmptyLatentImage", (0, 170), (320, 110), **size, batch_size=batch)
     latent = sheet.add(
         "KSampler", (360, 0), (320, 280), model=wires["model"], positive=positive,
-        negative=nothing["conditioning"], latent_image=empty["latent"], seed=0, steps=20, cfg=7.0,
-        sampler_name="dpmpp_2m", scheduler="karras",
+        negative=nothing["conditioning"], latent_image=empty["latent"], seed=0, steps=how.steps,
+        cfg=how.cfg, sampler_name=how.sampler_name, scheduler=how.scheduler,
     )  # fmt: skip
     decoded = sheet.add("VAEDecode", (720, 0), (220, 60), samples=latent["latent"], vae=wires["vae"])
     sheet.give("image", decoded["image"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 
 from PIL import Image
 
@@ -34,6 +35,8 @@ def with_demo_model(graph: Graph) -> Graph:
         elif kind == "ICEConceptComposer":
             for word, stand_in in prompt.items():
                 inputs["prompt"] = inputs["prompt"].replace(f".{word}.", f".{stand_in}.")
+                # A thing that was not learned ends the prompt.
+                inputs["prompt"] = re.sub(rf" {word}$", f" {stand_in}", inputs["prompt"])
     return made
 
 

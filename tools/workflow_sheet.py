@@ -148,6 +148,28 @@ class Sheet:
         }  # fmt: skip
         return self._keep(definition, drawn, title or inner.title)
 
+    def put(self, blueprint: Mapping[str, Any], at: Place, **inputs: Wire) -> Node:
+        """A subgraph as it is shipped (see `workflow_blueprints.blueprint`), as one node of this sheet.
+
+        KeyError for an input that it does not have.
+        """
+        (saved,) = blueprint["nodes"]
+        self.ids += 1
+        self.subgraphs |= {one["id"]: one for one in blueprint["definitions"]["subgraphs"]}
+        slots = [dict(slot) for slot in saved["inputs"]]
+        if strange := set(inputs) - {slot["name"] for slot in slots}:
+            raise KeyError(f"{blueprint['id']} has no input {', '.join(strange)}")
+        for n, slot in enumerate(slots):
+            if slot["name"] in inputs:
+                self._connect(inputs[slot["name"]], slots[: n + 1], slot["type"])
+        outputs = [{**slot, "links": []} for slot in saved["outputs"]]
+        place = {"id": self.ids, "pos": list(at), "order": len(self.nodes)}
+        definition = {
+            "output_name": [slot["name"] for slot in outputs],
+            "output": [slot["type"] for slot in outputs],
+        }
+        return self._keep(definition, {**saved, **place, "inputs": slots, "outputs": outputs}, None)
+
     def _keep(self, definition: Mapping[str, Any], drawn: dict[str, Any], title: str | None) -> Node:
         node = Node(self.ids, definition, drawn | ({"title": title} if title else {}))
         self.nodes.append(node)

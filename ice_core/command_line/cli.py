@@ -21,7 +21,15 @@ from ice_core.command_line.file_arguments import add_convert, add_inspect
 from ice_core.command_line.library_arguments import add_library, add_library_option
 from ice_core.command_line.stopping import stopped_once
 from ice_core.errors import IceError
-from ice_core.run.defaults import ANCHORED_STEPS, AXES, BUNDLED_STEPS, CHECKPOINT_STEPS, CLIP, DTYPES, METHODS
+from ice_core.run.defaults import (
+    ANCHORED_STEPS,
+    AXES,
+    BUNDLED_STEPS,
+    CHECKPOINT_STEPS,
+    CLIPS,
+    DTYPES,
+    METHODS,
+)
 from ice_core.version import package_version
 
 BY_SIGNAL = 128
@@ -158,7 +166,9 @@ def _add_naming_options(parser: argparse.ArgumentParser) -> None:
         "--clip",
         type=_name,
         metavar="NAME",
-        help=f"open_clip model that names the objects, as NAME/WEIGHTS or NAME=FILE ({CLIP})",
+        help="open_clip model that names the objects, as NAME/WEIGHTS or NAME=FILE (the one beside the "
+        f"checkpoint's text encoder: {CLIPS['clip_l']}, 1.7 GB, for Stable Diffusion 1.x, {CLIPS['clip_h']}, "
+        f"3.9 GB, for 2.x, {CLIPS['clip_g']}, 10.2 GB, for XL)",
     )
     parser.add_argument(
         "--vocabulary", type=Path, metavar="FILE", help="words that may name an object, one per line"

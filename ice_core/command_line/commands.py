@@ -21,7 +21,15 @@ from ice_core.command_line.library_commands import file_result
 from ice_core.errors import IceError
 from ice_core.files.paths import check_tensor_folder, check_writable, free_folder
 from ice_core.library.store import Library
-from ice_core.run.defaults import AXES, BUNDLED_STEPS, CHECKPOINT_STEPS, METHOD, SNAPSHOT_EVERY
+from ice_core.run.defaults import (
+    AXES,
+    BUNDLED_STEPS,
+    CHECKPOINT_STEPS,
+    CLIPS,
+    METHOD,
+    SNAPSHOT_EVERY,
+    clip_for,
+)
 from ice_core.run.report import OUTPUTS
 
 _FIXED = ("seed", "out", "axes", "set", "method", "budget", "steps", "refine", "dtype")
@@ -132,7 +140,7 @@ def extract(arguments: argparse.Namespace) -> None:
     if arguments.checkpoint:
         source["checkpoint"] = str(arguments.checkpoint.resolve())
     if retriever:
-        source["clip"] = arguments.clip or ""
+        source["clip"] = _clip(arguments, backbone) or ""
     for path, (image, notes), out in zip(images, pictures, outs, strict=True):
         if len(images) > 1:
             print(f"{path} -> {out}", flush=True)
@@ -208,13 +216,21 @@ def _retriever(arguments: argparse.Namespace, backbone: Backbone) -> tuple[Retri
     """What names the objects, and a note about it for the report."""
     from ice_core.api import load_retriever
     from ice_core.localization.retrieval.dictionary import Vocabulary
+    from ice_core.localization.retrieval.towers import download_size
 
     vocabulary = None
     if arguments.vocabulary:
         vocabulary = Vocabulary.from_file(arguments.vocabulary)
     elif arguments.body_parts:
         vocabulary = Vocabulary.built_in(body_parts=True)
-    retriever = load_retriever(backbone, arguments.clip, vocabulary)
+    clip = _clip(arguments, backbone)
+    if clip and (size := download_size(clip)):
+        print(
+            f"note: {clip} names the objects and is downloaded first ({size / 1e9:.1f} GB); --clip takes "
+            f"another, such as {CLIPS['clip_l']} (1.7 GB), --labels none",
+            file=sys.stderr,
+        )
+    retriever = load_retriever(backbone, clip, vocabulary)
     centred = {
         "none": "not centred",
         "image_mean": "centred on the model's image mean",
@@ -222,6 +238,12 @@ def _retriever(arguments: argparse.Namespace, backbone: Backbone) -> tuple[Retri
     }[retriever.centred_by]
     words = len(retriever.vocabulary.words)
     return retriever, [f"objects named by {retriever.model.name} out of {words} words; pictures {centred}"]
+
+
+def _clip(arguments: argparse.Namespace, backbone: Backbone) -> str | None:
+    """What names the objects, as it is asked for; None for the bundled model's own."""
+    given: str | None = arguments.clip
+    return given or (clip_for(backbone.encoders) if arguments.checkpoint else None)
 
 
 def _folder_name(path: Path) -> str:

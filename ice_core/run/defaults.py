@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Literal
 
 AXES = ("color", "material", "pattern")
@@ -20,5 +21,15 @@ DTYPES = ("auto", "float32", "bfloat16", "float16")
 OTHERS = ("ball", "cup", "chair", "shoe")
 """Things that a property is shown on where a picture has nothing else: of one material and color each, and
 words that every model of photographs draws. The bundled model has its own."""
-CLIP = "ViT-L-14-quickgelu/openai"
-"""What names the objects of a photograph, as open_clip's NAME/WEIGHTS."""
+CLIPS = {
+    "clip_g": "ViT-bigG-14/laion2b_s39b_b160k",
+    "clip_h": "ViT-H-14/laion2b_s32b_b79k",
+    "clip_l": "ViT-L-14-quickgelu/openai",
+}
+"""What names the objects of a photograph, as open_clip's NAME/WEIGHTS, by the text encoder of a model that
+was trained beside it: that of XL, of Stable Diffusion 2 and of 1. The first that a model has counts."""
+
+
+def clip_for(encoders: Collection[str]) -> str:
+    """The CLIP in whose space a model's words lie. encoders: names of its text encoders."""
+    return next((clip for encoder, clip in CLIPS.items() if encoder in encoders), CLIPS["clip_l"])

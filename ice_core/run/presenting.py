@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from PIL import Image
@@ -21,7 +21,7 @@ from ice_core.localization.retrieval.towers import ImageTextModel
 from ice_core.run.events import Drawn, Progress, RunEvent, Trained
 from ice_core.run.folder import History, RunFolder, RunStart
 from ice_core.run.report import ConceptReport, Report, peak_memory_mib
-from ice_core.run.training import Job, save_refinement
+from ice_core.run.training import Job, all_of, save_refinement
 
 DRAWING = "drawing pictures"
 
@@ -68,8 +68,9 @@ def _judge(model: ImageTextModel, values: Mapping[str, Sequence[str]]) -> Judge:
 
 def sheet(
     job: Job, image: Tensor, trained: Trained, history: History
-) -> Generator[RunEvent, None, Image.Image]:
-    """The contact sheet alone, for hosts that keep their files themselves."""
+) -> Generator[RunEvent, None, tuple[Image.Image, SavedConcepts]]:
+    """The contact sheet, and all of the result as a concept set has it, for hosts that keep their files
+    themselves."""
     shown = yield from draw(job, image, trained)
     steps = job.settings.training.steps
     title, line = headline(
@@ -79,10 +80,20 @@ def sheet(
         job.settings.refinement.steps,
         trained.lora,
     )
-    return sheet_of(
+    picture = sheet_of(
         image, job.concepts.concepts, shown, history.columns(without=("total",)),
         job.settings.training.switch, title, line, refinement=steps if trained.lora else None,
     )  # fmt: skip
+    return picture, all_of(job, trained.learned, _files(_thumbnails(shown)), jpeg_bytes(picture))
+
+
+def _thumbnails(shown: Sequence[ShownConcept]) -> dict[str, str]:
+    """Data URIs by name of a token or object."""
+    return {name: uri for row in shown for name, uri in row.thumbnails.items()}
+
+
+def _files(thumbnails: Mapping[str, str]) -> dict[str, bytes]:
+    return {name: uri_bytes(uri) for name, uri in thumbnails.items()}
 
 
 def present(
@@ -100,7 +111,7 @@ def present(
     shown = yield from draw(job, image, trained)
     seconds = {**history.seconds, "pictures": time.monotonic() - clock}
     clock = time.monotonic()
-    thumbnails = {name: uri for row in shown for name, uri in row.thumbnails.items()}
+    thumbnails = _thumbnails(shown)
     if lora is not None:
         save_refinement(job, folder, learned, lora, settings.refinement.steps)
     embeddings = save_concepts(learned, folder.embeddings, start.date, thumbnails, replace=True)
@@ -112,15 +123,8 @@ def present(
     )  # fmt: skip
     if start.rounds:
         pictures = {**pictures, "rounds": folder.rounds}
-    concept_set = save_concept_set(
-        SavedConcepts(
-            learned, concepts.concepts, concepts.background, asdict(settings), start.title, start.date,
-            start.version, {name: uri_bytes(uri) for name, uri in thumbnails.items()},
-            jpeg_bytes(load_image(pictures["sheet"])), jpeg_bytes(concepts.image),
-        ),
-        folder.concept_set,
-        replace=True,
-    )  # fmt: skip
+    saved = all_of(job, learned, _files(thumbnails), jpeg_bytes(load_image(pictures["sheet"])))
+    concept_set = save_concept_set(replace(saved, version=start.version), folder.concept_set, replace=True)
     seconds["writing"] = time.monotonic() - clock
 
     def relative(path: Path) -> str:

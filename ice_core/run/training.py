@@ -6,14 +6,16 @@ import logging
 import math
 import time
 from collections.abc import Generator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 
 import torch
 
 from ice_core.composition import showcase_prompts
 from ice_core.concepts import ConceptSet, LearnedConcepts, Readings
 from ice_core.errors import IceError
+from ice_core.files.concept_set import SavedConcepts, save_concept_set
 from ice_core.files.embeddings import save_concepts
+from ice_core.files.images import jpeg_bytes
 from ice_core.files.lora import save_lora
 from ice_core.localization.retrieval.towers import ImageTextModel
 from ice_core.model.backbone import Backbone
@@ -57,8 +59,8 @@ class Training:
     """Learning and refining one job, with what there is to keep: a context that saves it when left early.
 
     With `resume` it goes on from the state in `folder`, to the numbers of an uninterrupted run. An exception
-    inside the context, Cancel and a closed stream too, leaves embeddings and LoRA so far in `folder`, and a
-    state to go on from. Raises IceError for a damaged state.
+    inside the context, Cancel and a closed stream too, leaves embeddings, a concept set and LoRA so far in
+    `folder`, and a state to go on from. Raises IceError for a damaged state.
     """
 
     def __init__(self, job: Job, folder: RunFolder, resume: bool = True) -> None:
@@ -140,7 +142,7 @@ class Training:
             elif isinstance(event, RefinementSnapshot):
                 self.refined = event.state
                 self._snapshot(event.state, config.snapshot_every, event.state.step == config.steps)
-                if event.state.step and self._preview_due(event.state.step):
+                if self._preview_due(event.state.step):
                     yield self._preview(learned, before + event.state.step, True, event.state.lora)
             elif isinstance(event, Refined):
                 return event.lora
@@ -154,7 +156,7 @@ class Training:
             self.folder.save_progress(state, self.history())
 
     def _preview_due(self, step: int) -> bool:
-        return self.job.preview_every > 0 and step % self.job.preview_every == 0
+        return self.job.preview_every > 0 and step > 0 and step % self.job.preview_every == 0
 
     def _preview(self, learned: LearnedConcepts, step: int, intrinsic: bool, lora: Lora | None) -> Preview:
         """The objects drawn with the tokens so far, as they are trained now."""
@@ -182,6 +184,7 @@ class Training:
             if not self.job.keep_snapshots:
                 self.folder.save_progress(state, self.history())
             save_concepts(learned, self.folder.embeddings, self.job.date, replace=True)
+            save_concept_set(all_of(self.job, learned), self.folder.concept_set, replace=True)
             if refined is not None and (refined.step or not self.job.keep_snapshots):
                 if not self.job.keep_snapshots:
                     self.folder.save_progress(refined, self.history())
@@ -191,6 +194,21 @@ class Training:
             return
         self.kept = state.step + (refined.step if refined else 0)
         logging.info("ICE: what was learned up to step %d is in %s", self.kept, self.folder.path)
+
+
+def all_of(
+    job: Job,
+    learned: LearnedConcepts,
+    thumbnails: Mapping[str, bytes] | None = None,
+    sheet: bytes | None = None,
+) -> SavedConcepts:
+    """What was learned with all that goes into a concept set beside it; pictures are whole files, the
+    picture itself at working size."""
+    found = job.concepts
+    return SavedConcepts(
+        learned, found.concepts, found.background, asdict(job.settings), job.title, job.date,
+        thumbnails=thumbnails or {}, sheet=sheet, picture=jpeg_bytes(found.image),
+    )  # fmt: skip
 
 
 def save_refinement(job: Job, folder: RunFolder, learned: LearnedConcepts, lora: Lora, step: int) -> None:

@@ -11,9 +11,9 @@ from tools.comfy_client import Graph
 
 WORKFLOWS = Path(__file__).parents[2] / "workflows"
 SUBGRAPHS = Path(__file__).parents[2] / "subgraphs"
-DEMO, EXTRACT, MIX, COMPOSE, MASKS = (
+DEMO, EXTRACT, MIX, COMPOSE, MASKS, SDXL = (
     "ICE Demo without downloads", "ICE Textual inversion", "ICE Mix two photos", "ICE Compose saved concepts",
-    "ICE Textual inversion, masks",
+    "ICE Textual inversion, masks", "ICE Textual inversion, SDXL",
 )  # fmt: skip
 QUICK = {
     "ICEIntrinsicTrainer": {"quality": "steps as set", "steps": 8, "preview_every": 4},

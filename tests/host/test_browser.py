@@ -7,11 +7,15 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from graphs import DEMO, EXTRACT, QUICK, REFINE_STEPS, WORKFLOWS
+from graphs import COMPOSE, DEMO, EXTRACT, QUICK, REFINE_STEPS, WORKFLOWS
 from PIL import Image
 
-from tools.comfy_client import Client
+from ice_core.files.concept_set import load_concept_set
+from tools.comfy_client import Client, Run
 from tools.comfy_graph import NOTES, has_control, inputs_of, is_widget, subgraphs_of, widget_values
+from tools.comfy_host import Server
+from tools.workflow_designs import DEMO_SEED
+from tools.workflow_sheet import Sheet
 
 if TYPE_CHECKING:
     from tools.comfy_page import Page
@@ -155,6 +159,80 @@ def test_a_placeholder_is_completed_while_it_is_typed(page: Page) -> None:
 
     page.ask(f"{PROMPT}.dispatchEvent(new KeyboardEvent('keydown', {{key: 'Enter'}}));")
     assert page.ask(f"return {PROMPT}.value;") == "a photo of a {cone}"
+
+
+def test_a_completion_shows_the_thumbnail_of_a_saved_token(page: Page, demo_run: Run) -> None:
+    page.load(json.dumps(saved(COMPOSE)))
+    type_into_prompt(page, "a photo of a {a.cone.c")
+    picture = "document.querySelector('.ice-completion img')"
+    page.wait(f"return {picture}?.naturalWidth > 0;", 60)
+    assert page.ask(f"return {picture}.parentElement.textContent;") == "a.cone.color"
+
+
+def test_the_composer_has_an_input_for_the_next_concepts(page: Page) -> None:
+    page.load(json.dumps(saved(DEMO)))
+    names = f"{COMPOSER}.inputs.map(i => i.name).filter(n => n.length === 1)"
+    page.wait(f"return {names}.join() === 'a,b';", 30)
+    connect = (
+        f"const from = {TRAINER}, to = {COMPOSER};"
+        "from.connect(0, to, to.inputs.findIndex(i => i.name === arguments[0]));"
+    )
+    page.ask(connect, "b")
+    page.wait(f"return {names}.join() === 'a,b,c';", 30)
+    page.ask(f"const n = {COMPOSER}; n.disconnectInput(n.inputs.findIndex(i => i.name === 'a'));")
+    page.wait(f"return {names}.join() === 'a,b,c';", 30)
+    page.ask(f"const n = {COMPOSER}; n.disconnectInput(n.inputs.findIndex(i => i.name === 'b'));")
+    page.wait(f"return {names}.join() === 'a';", 30)
+
+
+HELPED = sorted(path.stem for path in (WORKFLOWS.parent / "web" / "docs").glob("*.md"))
+
+
+@pytest.mark.parametrize("kind", HELPED)
+def test_help_opens_with_its_picture(page: Page, kind: str) -> None:
+    page.ask(
+        "app.graph.clear(); const node = window.LiteGraph.createNode(arguments[0]);"
+        "app.graph.add(node); app.canvas.selectNode(node);",
+        kind,
+    )
+    page.wait("return document.querySelector('[data-testid=info-button]')?.offsetParent;", 30)
+    page.ask("document.querySelector('[data-testid=info-button]').click();")
+    shown = f"[...document.images].find(i => i.src.endsWith('/docs/{kind}.jpg'))"
+    page.wait(f"return {shown}?.naturalWidth > 0;", 30)
+    page.ask("app.graph.clear();")
+
+
+def test_a_reading_is_edited_and_used(page: Page, client: Client, server: Server) -> None:
+    sheet = Sheet("Edited", client.get("/object_info"))
+    model = sheet.add("ICEDemoModel", (0, 0), (200, 100))
+    scene = sheet.add("ICEDemoScene", (0, 200), (200, 100), seed=DEMO_SEED, objects=2)
+    wires = {name: model[name] for name in ("model", "clip", "vae")}
+    found = sheet.add(
+        "ICEAttentionSegmentor", (300, 0), (300, 500), image=scene["image"], mode="given masks",
+        labels=scene["labels"], masks=scene["masks"], **wires,
+    )  # fmt: skip
+    reader = sheet.add("ICEAttributeReader", (650, 0), (300, 400), concepts=found["concepts"], **wires)
+    learned = sheet.add(
+        "ICEIntrinsicTrainer", (1000, 0), (300, 600), image=scene["image"], concepts=found["concepts"],
+        overrule=reader["overrule"], method="words", **wires,
+    )  # fmt: skip
+    sheet.add(
+        "ICESaveConcepts", (1350, 0), (300, 300), learned=learned["learned"], folder="edited/reading",
+        destination="output",
+    )  # fmt: skip
+    page.load(json.dumps(sheet.workflow()))
+    told = "app.graph._nodes.find(n => n.type === 'ICEAttributeReader').widgets"
+    page.ask(
+        f"const area = {told}.find(w => w.name === 'overrule').inputEl; area.value = arguments[0];"
+        "area.dispatchEvent(new Event('input', {bubbles: true}));",
+        "cone.color=blue",
+    )
+    page.run()
+
+    assert page.ask(f"return {told}.some(w => String(w.value).includes('cone.color=blue'));")
+    used = load_concept_set(server.output / "edited" / "reading" / "concepts.safetensors").learned
+    (cone,) = [concept for concept in used.concepts if concept.key == "cone"]
+    assert cone.readings["color"].value == "blue"
 
 
 def test_a_wrong_placeholder_is_marked_at_once(page: Page) -> None:

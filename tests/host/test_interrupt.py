@@ -9,6 +9,7 @@ import pytest
 from graphs import Draft
 
 from tools.comfy_client import Client, Run
+from tools.comfy_graph import inputs_of
 from tools.comfy_host import Server
 
 STEPS = 60
@@ -63,10 +64,17 @@ def cancelled(server: Server) -> dict[str, Any]:
     queue = client.settled()
     kept = sorted(server.output.glob("ice/interrupted/*/embeddings/*.safetensors"))
     after = paint(client, last_step=1001)
+    definition = client.get("/object_info/ICELoadConcepts")["ICELoadConcepts"]
+    names = inputs_of(definition)["folder"][1]["options"]
+    listed = [name for name in names if "interrupted" in name and name.endswith("concepts.safetensors")]
+    opening = Draft()
+    loader = opening.add("ICELoadConcepts", folder=listed[0])
+    opening.add("PreviewAny", source=opening.out(loader, 1))
+    loaded = client.run(opening.graph)
     second = client.run(draft.graph)
     return {
         "trainer": trainer, "before": before, "first": first, "queue": queue, "kept": kept, "after": after,
-        "second": second,
+        "second": second, "listed": listed, "loader": loader, "loaded": loaded,
     }  # fmt: skip
 
 
@@ -84,6 +92,15 @@ def test_what_was_learned_so_far_is_on_disk(cancelled: dict[str, Any]) -> None:
     names = {path.name for path in cancelled["kept"]}
 
     assert {"ball_object.safetensors", "ball-2_object.safetensors"} <= names
+
+
+def test_a_concept_set_of_what_was_learned_so_far_is_listed_and_loads(
+    cancelled: dict[str, Any], client: Client
+) -> None:
+    assert cancelled["listed"], "ICE Load Concepts lists it"
+    assert cancelled["loaded"].status == "success", cancelled["loaded"].error
+    (names,) = cancelled["loaded"].executed[cancelled["loader"]]["text"]
+    assert {"ball", "ball.object", "ball-2"} <= set(names.splitlines())
 
 
 def test_model_is_unchanged(cancelled: dict[str, Any]) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from graphs import DEMO, Draft, find, workflow_graph
 
+from ice_core.files.concept_set import load_concept_set
 from tools.comfy_client import Client, Run
 from tools.comfy_host import Server
 
@@ -36,7 +37,7 @@ def paint(client: Client) -> Paint:
 @pytest.fixture
 def embedding(demo_run: Run, server: Server) -> str:
     folder = server.models("embeddings")
-    path: Path = sorted(folder.glob("ice/demo/**/*.safetensors"))[0]
+    path: Path = sorted(folder.glob("ice/demo/*_*.safetensors"))[0]
     return path.relative_to(folder).with_suffix("").as_posix()
 
 
@@ -62,6 +63,28 @@ def test_saved_names_are_what_a_prompt_takes(demo_run: Run, server: Server) -> N
     assert names
     for name in names:
         assert (folder / f"{name.removeprefix('embedding:')}.safetensors").is_file(), name
+
+
+def test_a_save_holds_a_concept_set_that_loads_with_everything(
+    demo_run: Run, client: Client, server: Server
+) -> None:
+    (shown,) = demo_run.executed[find(workflow_graph(DEMO), "ICESaveConcepts")]["text"]
+    assert "concept set: ice/demo/concepts.safetensors" in shown.split("\n")
+    saved = load_concept_set(server.models("embeddings") / "ice" / "demo" / "concepts.safetensors")
+    assert {one.key for one in saved.found} == {one.key for one in saved.learned.concepts}
+    assert set(saved.thumbnails) > set(saved.learned.tokens)
+    assert saved.sheet is not None
+    assert saved.picture is not None
+
+    draft = Draft()
+    loader = draft.add("ICELoadConcepts", folder="embeddings/ice/demo/concepts.safetensors")
+    draft.add("ICESaveConcepts", learned=draft.out(loader), folder="ice/again", destination="output")
+    run = client.run(draft.graph)
+
+    assert run.status == "success", run.error
+    again = load_concept_set(server.output / "ice" / "again" / "concepts.safetensors")
+    assert again.learned.tokens.keys() == saved.learned.tokens.keys()
+    assert (again.sheet, again.picture) == (saved.sheet, saved.picture)
 
 
 @pytest.mark.parametrize("loader", ["LoraLoader", "LoraLoaderModelOnly"])

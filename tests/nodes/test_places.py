@@ -9,11 +9,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from concept_sets import concept_set
 
 from ice_core.concepts import LearnedConcept, LearnedConcepts
 from ice_core.errors import IceError
 from ice_core.files.concept_set import ENDING, SavedConcepts, save_concept_set
 from ice_core.files.embeddings import save_concepts
+from ice_core.files.images import data_uri, jpeg_bytes, uri_bytes
 from ice_core.model.backbone import Token
 from nodes import places
 
@@ -69,7 +71,19 @@ def test_concept_sets_are_listed_by_their_names_and_loaded(folders: tuple[Path, 
     assert not isinstance(loaded, places.LoadedConcepts)
     assert loaded.tokens.keys() == given.learned.tokens.keys()
     assert "vase.concepts.safetensors".endswith(ENDING)
+    plain = learned("cube")
+    assert places.all_of(plain) == SavedConcepts(plain)
     assert ENDING == places._SET
+
+
+def test_a_loaded_concept_set_goes_on_with_all_that_was_in_it(folders: tuple[Path, Path]) -> None:
+    given = concept_set()
+    save_concept_set(given, folders[0] / "squares.concepts.safetensors")
+    loaded = places.load("embeddings/squares.concepts.safetensors")
+    every = places.all_of(loaded)
+    assert every.learned.tokens.keys() == loaded.tokens.keys() == given.learned.tokens.keys()
+    assert (every.picture, every.sheet, every.title) == (given.picture, given.sheet, given.title)
+    assert [concept.key for concept in every.found] == [concept.key for concept in given.found]
 
 
 def test_links_that_lead_back_up_are_followed_once(folders: tuple[Path, Path]) -> None:
@@ -134,3 +148,20 @@ def test_a_file_s_name_in_a_prompt_has_its_folder_and_no_ending() -> None:
     root = Path("models", "embeddings")
     path = root / "ice" / "vase" / "ball-2_color.safetensors"
     assert places.embedding_name(path, root) == "embedding:ice/vase/ball-2_color"
+
+
+def test_thumbnails_of_embeddings_and_of_a_concept_set_are_found_by_name(folders: tuple[Path, Path]) -> None:
+    given = concept_set()
+    picture = jpeg_bytes(torch.rand(3, 32, 32))
+    uri = data_uri(torch.rand(3, 32, 32))
+    save_concept_set(
+        replace(given, thumbnails={"ball.color": picture}), folders[0] / "one.concepts.safetensors"
+    )
+    save_concepts(given.learned, folders[0] / "two", thumbnails={"ball": uri, "ball.color": uri})
+    assert places.thumbnail("embeddings/one.concepts.safetensors", "ball.color") == picture
+    assert places.thumbnail("embeddings/one.concepts.safetensors", "ball") is None
+    for name in ("ball", "ball.color"):
+        assert places.thumbnail("embeddings/two", name) == uri_bytes(uri)
+    assert places.thumbnail("embeddings/two", "cube.color") is None
+    assert places.thumbnail("embeddings/two", "../two/ball") is None
+    assert places.thumbnail("embeddings/absent", "ball") is None

@@ -13,6 +13,7 @@ from fakes import FakeBackbone
 from ice_core.attributes.axes import parse_axes
 from ice_core.concepts import Concept, ConceptSet
 from ice_core.errors import IceError
+from ice_core.files.concept_set import load_concept_set
 from ice_core.files.embeddings import load_concepts
 from ice_core.run.reading import Question
 from ice_core.run.settings import ShowingConfig
@@ -32,11 +33,13 @@ class Bar:
     cancel_at: int | None = None
     pictures: list[int]
     results: list[Any]
+    steps: list[tuple[int, int]]
 
     def __init__(self, total: int) -> None:
         self.total = total
 
     def __call__(self, done: int, picture: Any = None) -> None:
+        Bar.steps.append((done, self.total))
         if picture is not None:
             Bar.pictures.append(done)
         if Bar.cancel_at is not None and done >= Bar.cancel_at:
@@ -50,7 +53,7 @@ class Bar:
 def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What was written on the node, in order."""
     lines: list[str] = []
-    Bar.cancel_at, Bar.pictures, Bar.results = None, [], []
+    Bar.cancel_at, Bar.pictures, Bar.results, Bar.steps = None, [], [], []
     monkeypatch.setattr(training_run, "Progress", Bar)
     monkeypatch.setattr(training_run, "say", lines.append)
     return lines
@@ -88,6 +91,9 @@ def test_a_training_gives_tokens_losses_and_a_sheet_and_leaves_no_state(tmp_path
     assert len(result.losses) == 6
     assert result.lora is None
     assert result.sheet.width > 500
+    assert result.saved.learned is result.learned
+    assert set(result.saved.thumbnails) == {"ball", *result.learned.tokens}
+    assert result.saved.sheet is not None
     assert not any(tmp_path.iterdir())
 
 
@@ -99,6 +105,9 @@ def test_cancel_keeps_the_embeddings_and_going_on_gives_the_same_numbers(tmp_pat
         training_run.run(job(), tmp_path / "kept", resume=True)
     (kept,) = (tmp_path / "kept").iterdir()
     assert load_concepts(kept).steps == step - 1
+    everything = load_concept_set(kept / "concepts.safetensors")
+    assert everything.learned.steps == step - 1
+    assert [concept.key for concept in everything.found] == ["ball"]
     Bar.cancel_at = None
     assert same(training_run.run(job(), tmp_path / "kept", resume=True), straight)
     assert not kept.exists()
@@ -202,3 +211,49 @@ def test_the_key_changes_with_what_matters_and_with_nothing_else() -> None:
     ):
         assert changed.key != key
     assert job(preview_every=3, refinement=RefinementConfig(rank=9)).key == key
+
+
+def another() -> Job:
+    return job(training=replace(job().training, seed=1))
+
+
+def test_several_pictures_are_learned_with_one_bar_as_each_alone(tmp_path: Path, said: list[str]) -> None:
+    alone = [training_run.run(one, tmp_path, resume=False) for one in (job(), another())]
+    Bar.steps, Bar.results = [], []
+    together = training_run.run_all({0: job(), 1: another()}, tmp_path, False, pictures=2)
+    for n, result in enumerate(alone):
+        assert same(together[n], result)
+    assert {total for _, total in Bar.steps} == {12}
+    done = [step for step, _ in Bar.steps]
+    assert done == sorted(done)
+    assert len(Bar.results) == 1, "the last picture of all stays on the node"
+    assert "picture 2 of 2: learning tokens" in said
+    assert not any(tmp_path.iterdir())
+
+
+def test_what_fails_does_not_lose_the_rest(tmp_path: Path) -> None:
+    broken = job(training=replace(job().training, seed=2))
+    object.__setattr__(broken.asked, "overruled", ("teapot.color=red",))
+    results = training_run.run_all({0: broken, 2: another()}, tmp_path, False, pictures=3)
+    assert isinstance(results[0], IceError)
+    assert isinstance(results[2], Result)
+
+
+def test_cancel_at_a_later_picture_keeps_those_that_are_done(tmp_path: Path) -> None:
+    Bar.cancel_at = 9
+    with pytest.raises(Cancelled):
+        training_run.run_all({0: job(), 1: another()}, tmp_path, True, pictures=2)
+    sets = [load_concept_set(path / "concepts.safetensors") for path in tmp_path.iterdir()]
+    assert sorted(one.learned.steps for one in sets) == [2, 6]
+    assert [one.sheet is not None for one in sorted(sets, key=lambda one: one.learned.steps)] == [False, True]
+    Bar.cancel_at, Bar.steps = None, []
+    training_run.run_all({0: job(), 1: another()}, tmp_path, True, pictures=2)
+    assert 1 not in [step for step, _ in Bar.steps], "the first is not learned again"
+    assert not any(tmp_path.iterdir())
+
+
+def test_where_nothing_is_trained_there_is_no_live_picture_to_draw(tmp_path: Path) -> None:
+    words = TrainingConfig(("color", "material"), steps=0, method="words")
+    result = training_run.run(job(training=words, preview_every=50), tmp_path, resume=True)
+    assert result.losses == ()
+    assert result.saved.sheet is not None

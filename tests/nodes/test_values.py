@@ -113,3 +113,17 @@ def test_cancel_is_looked_for_before_every_pass_of_the_denoiser(monkeypatch: pyt
     monkeypatch.setattr(values, "check_cancel", cancel)
     with pytest.raises(Cancelled):
         backbone.predict()
+
+
+def test_pictures_of_a_batch_are_taken_one_by_one() -> None:
+    batch = torch.rand(3, 32, 48, 3)
+    pictures = values.pictures_of(batch)
+    assert len(pictures) == 3
+    for one, picture in zip(batch, pictures, strict=True):
+        assert torch.equal(picture, values.picture_of(one[None]))
+    with pytest.raises(IceError):
+        values.pictures_of(torch.rand(32, 48, 3))
+
+
+def test_the_last_of_a_list_counts_for_all_that_follow() -> None:
+    assert [values.at(["a", "b"], n) for n in range(4)] == ["a", "b", "b", "b"]

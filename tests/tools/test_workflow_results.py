@@ -26,3 +26,9 @@ def test_finding_is_what_leads_to_the_objects_and_a_look_at_them() -> None:
     part = finding(GRAPH)
     assert set(part) == {"1", "2", "3", "look"}
     assert part["look"]["inputs"]["images"] == ["3", 3]
+
+
+def test_things_that_the_bundled_model_cannot_draw_are_others_in_the_prompt() -> None:
+    prompt = {"prompt": "a photo of a {a.cup.material} chair"}
+    made = with_demo_model({"1": {"class_type": "ICEConceptComposer", "inputs": prompt}})
+    assert made["1"]["inputs"]["prompt"] == "a photo of a {a.cone.material} cube"

@@ -1,11 +1,13 @@
 // Completes {placeholders} in the composer's prompt while typing, and marks at once those that nothing has.
 // The names come from the server, which traces the graph as it does before a run; without it nothing is marked.
+// What lies on the server's disk is shown with its thumbnail.
 
 import { api } from "../../../scripts/api.js";
 import { app } from "../../../scripts/app.js";
 
 const COMPOSER = "ICEConceptComposer";
 const PAUSE = 300;
+const NOTHING = { names: [], problem: null, thumbnails: {} };
 
 /** What stands behind an open brace at the end of a text; null where none is open. */
 export function begun(text) {
@@ -28,12 +30,26 @@ async function known(node, prompt) {
     headers: { "Content-Type": "application/json" },
     body: JSON.stringify({ graph: output, node: String(node.id), prompt }),
   });
-  return answer.ok ? answer.json() : { names: [], problem: null };
+  return answer.ok ? answer.json() : NOTHING;
+}
+
+/** A name with its picture, where there is one that can be shown. */
+function row(name, address) {
+  const made = document.createElement("div");
+  made.textContent = name;
+  if (!address) return made;
+  const picture = document.createElement("img");
+  picture.src = api.apiURL(address);
+  picture.addEventListener("error", () => picture.remove());
+  Object.assign(picture.style, { width: "32px", height: "32px", objectFit: "cover", marginRight: "8px" });
+  Object.assign(made.style, { display: "flex", alignItems: "center" });
+  made.prepend(picture);
+  return made;
 }
 
 class Completion {
   constructor(node, area) {
-    Object.assign(this, { node, area, chosen: 0, shown: [] });
+    Object.assign(this, { node, area, chosen: 0, shown: [], pictures: {} });
     this.list = document.createElement("div");
     this.list.className = "ice-completion";
     Object.assign(this.list.style, {
@@ -52,7 +68,8 @@ class Completion {
   }
 
   async ask() {
-    const { names, problem } = await known(this.node, this.area.value).catch(() => ({ names: [], problem: null }));
+    const { names, problem, thumbnails } = await known(this.node, this.area.value).catch(() => NOTHING);
+    this.pictures = thumbnails ?? {};
     const typed = begun(this.area.value.slice(0, this.area.selectionStart));
     this.mark(typed === null ? problem : null);
     this.offer(typed === null ? [] : offers(names, typed));
@@ -74,11 +91,10 @@ class Completion {
       display: this.shown.length ? "block" : "none", left: `${place.left}px`, top: `${place.bottom}px`,
     });
     const rows = this.shown.map((name, n) => {
-      const row = document.createElement("div");
-      row.textContent = name;
-      Object.assign(row.style, { padding: "3px 8px", background: n === this.chosen ? "#446" : "" });
-      row.addEventListener("mousedown", () => this.take(name));
-      return row;
+      const made = row(name, this.pictures[name]);
+      Object.assign(made.style, { padding: "3px 8px", background: n === this.chosen ? "#446" : "" });
+      made.addEventListener("mousedown", () => this.take(name));
+      return made;
     });
     this.list.replaceChildren(...rows);
   }

@@ -134,6 +134,35 @@ def open_towers(text: str, device: torch.device | str = "cpu") -> OpenClipTowers
     return load_open_clip(name or text, weights or None, device)
 
 
+def download_size(text: str) -> int:
+    """Bytes that `open_towers` would fetch for NAME/WEIGHTS, as float32; 0 where they are on this disk, or
+    where it will fetch none: a file, and names that do not exist."""
+    import open_clip
+    from huggingface_hub import try_to_load_from_cache
+
+    name, _, weights = text.rpartition("/")
+    if "=" in text or weights not in open_clip.list_pretrained_tags_by_model(name):
+        return 0
+    repository, _, file = open_clip.get_pretrained_cfg(name, weights).get("hf_hub", "").rpartition("/")
+    files = (file,) if file else ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+    if repository and any(isinstance(try_to_load_from_cache(repository, one), str) for one in files):
+        return 0
+    return _size(name)
+
+
+def _size(name: str) -> int:
+    """Bytes of a model's weights in float32; 0 where open_clip builds it of other parts."""
+    import open_clip
+
+    config = open_clip.get_model_config(name) or {}
+    with torch.device("meta"):
+        try:
+            model = open_clip.CLIP(**config)
+        except (TypeError, RuntimeError, ImportError):
+            return 0
+    return sum(4 * parameter.numel() for parameter in model.parameters())
+
+
 def _near(name: str, models: Sequence[str]) -> list[str]:
     """Up to four models that a name may mean: those that begin with it, capital letters aside, and alike."""
     by_folded = {model.casefold(): model for model in models}
@@ -175,7 +204,10 @@ def _downloaded(name: str, pretrained: str | None) -> open_clip.CLIP:
     try:
         return open_clip.create_model(name, pretrained=pretrained)
     except (RuntimeError, OSError) as error:
-        raise IceError(f"the weights {name} {pretrained} cannot be downloaded: {REMEDY}") from error
+        raise IceError(
+            f"the weights {name}/{pretrained} ({_size(name) / 1e9:.1f} GB) are not on this disk and cannot "
+            f"be downloaded: {REMEDY}"
+        ) from error
 
 
 def weights_fingerprint(state: Mapping[str, Tensor]) -> str:

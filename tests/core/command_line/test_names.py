@@ -5,10 +5,15 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import huggingface_hub
 import pytest
-from extractions import MARKED
+from extractions import MARKED, scene
+from tiny_families import tiny_family
 
+from ice_core import api
 from ice_core.command_line.cli import main
+from ice_core.errors import IceError
+from ice_core.files.images import save_png
 
 QUICK = [*MARKED[:-1], "2", "--axes", "color", "--out", "out"]
 
@@ -78,3 +83,23 @@ def test_axes_that_would_share_a_file_on_a_disk_that_ignores_case_are_refused(
     assert main([*QUICK[:-3], "Color,color", *QUICK[-2:]]) == 2
     assert "ball.Color and ball.color would share a file" in capsys.readouterr().err
     assert not (files / "out").exists()
+
+
+def test_objects_are_named_by_the_clip_of_the_checkpoint_s_family_and_the_download_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+
+    def unreachable(name: str, *_: object) -> None:
+        opened.append(name)
+        raise IceError("no network")
+
+    monkeypatch.setattr(api, "open_towers", unreachable)
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_: None)
+    save_png(scene()[0], tmp_path / "squares.png")
+    command = ["extract", str(tmp_path / "squares.png"), "--out", str(tmp_path / "out"), "--device", "cpu"]
+    for family, size in (("sd1", "1.7 GB"), ("sd2", "3.9 GB"), ("sdxl", "10.2 GB")):
+        file = tiny_family(family).write(tmp_path / f"{family}.safetensors")
+        assert main([*command, "--checkpoint", str(file)]) == 2
+        assert f"{opened[-1]} names the objects and is downloaded first ({size})" in capsys.readouterr().err
+    assert [name.partition("/")[0] for name in opened] == ["ViT-L-14-quickgelu", "ViT-H-14", "ViT-bigG-14"]

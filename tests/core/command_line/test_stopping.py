@@ -12,6 +12,7 @@ from extractions import MARKED
 from ice_core.command_line.cli import main
 from ice_core.command_line.stopping import stopped_once
 from ice_core.files import embeddings
+from ice_core.files.concept_set import load_concept_set
 from ice_core.files.embeddings import load_concepts
 from ice_core.run import training
 from ice_core.training.events import StepDone
@@ -64,6 +65,12 @@ def test_signals_that_come_while_saving_do_not_cost_what_was_learned(
     assert len(learned.tokens) == 10
     assert len(list((files / "out" / "embeddings").iterdir())) == 10 + len(learned.concepts)
     assert signal.getsignal(number) == before
+    everything = load_concept_set(files / "out" / "concepts.safetensors")
+    assert everything.learned.tokens.keys() == learned.tokens.keys()
+    assert everything.learned.steps == 20
+    assert [concept.key for concept in everything.found] == [concept.key for concept in learned.concepts]
+    assert everything.picture is not None
+    assert everything.sheet is None, "nothing was drawn yet"
 
 
 def test_a_signal_before_anything_is_found_says_that_nothing_was_written(

@@ -5,6 +5,7 @@ import struct
 from collections.abc import Sequence
 from pathlib import Path
 
+import huggingface_hub
 import open_clip
 import pytest
 import torch
@@ -17,7 +18,12 @@ from ice_core.localization.retrieval.cache import default_cache_folder
 from ice_core.localization.retrieval.dictionary import Vocabulary, build_dictionary
 from ice_core.localization.retrieval.image_mean import PHOTOGRAPHS, estimate_image_mean, photograph_mean
 from ice_core.localization.retrieval.retriever import RetrievalConfig, Retriever
-from ice_core.localization.retrieval.towers import OpenClipTowers, load_open_clip, weights_fingerprint
+from ice_core.localization.retrieval.towers import (
+    OpenClipTowers,
+    download_size,
+    load_open_clip,
+    weights_fingerprint,
+)
 
 WIDTH = 64
 FILLER = tuple(f"filler{i}" for i in range(400))
@@ -442,5 +448,26 @@ def test_a_failed_download_names_the_way_out(monkeypatch):
         raise OSError("no route to host")
 
     monkeypatch.setattr(open_clip, "create_model", offline)
-    with pytest.raises(IceError, match=r"NAME=FILE.safetensors.*name the objects yourself"):
+    with pytest.raises(IceError, match=r"0\.6 GB.*NAME=FILE.safetensors.*name the objects yourself"):
         load_open_clip("ViT-B-32", "openai")
+
+
+@pytest.mark.parametrize(
+    ("name", "gigabytes"),
+    [
+        ("ViT-L-14-quickgelu/openai", 1.7),
+        ("ViT-H-14/laion2b_s32b_b79k", 3.9),
+        ("ViT-bigG-14/laion2b_s39b_b160k", 10.2),
+        ("ViT-L-14=file.safetensors", 0),
+        ("ViT-L-14/nonsense", 0),
+        ("ViT-L-14", 0),
+    ],
+)
+def test_what_would_be_downloaded_is_known_by_its_size(monkeypatch, name, gigabytes):
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_: None)
+    assert download_size(name) / 1e9 == pytest.approx(gigabytes, abs=0.05)
+
+
+def test_weights_that_are_on_the_disk_are_not_downloaded(monkeypatch):
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_: "there")
+    assert download_size("ViT-L-14-quickgelu/openai") == 0

@@ -112,8 +112,8 @@ def test_what_was_not_read_is_not_judged(tokens: LearnedConcepts) -> None:
 
 def test_a_host_gets_the_sheet_with_the_same_parts() -> None:
     trained = Trained(learned(KEYS), None, ())
-    picture = finish(sheet(job(), IMAGE, trained, History()))
+    picture, _ = finish(sheet(job(), IMAGE, trained, History()))
     lone = replace(job().concepts, concepts=job().concepts.concepts[:1])
-    one = finish(sheet(replace(job(), concepts=lone), IMAGE, trained, History()))
+    one, _ = finish(sheet(replace(job(), concepts=lone), IMAGE, trained, History()))
     assert picture.width == one.width
     assert picture.height > one.height
