@@ -57,6 +57,7 @@ def test_what_is_saved_is_filed_and_taken_out_again(client: Client, library: Lib
     newest = kept[0].entry
     assert newest.id > 2
     assert newest.origin.startswith("ComfyUI, library/test")
+    assert library.thumbnail(newest.id), "filed with its pictures"
 
     again = Draft()
     taken = again.add("ICELibraryConcept", concept=f"{newest.key} #{newest.id}", search="")
