@@ -76,7 +76,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     # Drawing takes most of the time, and the commands have no option for its steps.
-    monkeypatch.setattr(SamplingConfig.__init__, "__defaults__", (1, 1.0, 0.0))
+    monkeypatch.setattr(SamplingConfig.__init__, "__defaults__", (1, 1.0, 0.0, 0.0))
     return tmp_path
 
 
