@@ -242,8 +242,10 @@ def _retriever(arguments: argparse.Namespace, backbone: Backbone) -> tuple[Retri
 
 def _clip(arguments: argparse.Namespace, backbone: Backbone) -> str | None:
     """What names the objects, as it is asked for; None for the bundled model's own."""
+    from ice_core.world.bundled import is_bundled
+
     given: str | None = arguments.clip
-    return given or (clip_for(backbone.encoders) if arguments.checkpoint else None)
+    return given or (None if is_bundled(backbone) else clip_for(backbone.encoders))
 
 
 def _folder_name(path: Path) -> str:

@@ -41,6 +41,8 @@ __all__ = [
 ]
 
 PHASE = 3
+_DRAWING = SamplingConfig(20, eta=0.0)
+"""Of the pictures that the refined model is held to: many are drawn, and they are never shown."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +147,7 @@ def _begin(
     for i in range(total):
         with learning():
             prompt = Prompt((PRIOR_TEMPLATE.format(labels[i % len(labels)]),))
-            drawn.append(sample_latents(backbone, [prompt], SamplingConfig(), generator))
+            drawn.append(sample_latents(backbone, [prompt], _DRAWING, generator))
         yield PriorDrawn(i + 1, total)
     with learning():
         return RefinementState(

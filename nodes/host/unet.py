@@ -13,7 +13,7 @@ from typing import Any
 import comfy.model_base
 import comfy.utils
 import torch
-from comfy.ldm.modules.attention import SpatialTransformer, attention_pytorch, optimized_attention
+from comfy.ldm.modules.attention import SpatialTransformer, optimized_attention
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from torch import Tensor, nn
 
@@ -123,8 +123,6 @@ class UNet:
         # The host's x at noise level sigma is x_0 + sigma * noise; it answers with x_0.
         scaled = noisy * (1 + wide**2).sqrt()
         options = self._patcher.model_options["transformer_options"]
-        if self.device.type == "cpu":
-            options = {"optimized_attention_override": _fused, **options}
         if recorder is not None:
             options = self._recording(options, recorder)
         if lora is not None:
@@ -158,12 +156,6 @@ class UNet:
                 theirs = replace[name].get(block) or replace[name].get(block[:2])
                 replace[name][block] = _recorded(recorder, kind, theirs)
         return {**options, "patches_replace": {**options.get("patches_replace", {}), **replace}}
-
-
-def _fused(attention: Callable[..., Tensor], *tensors: Any, **settings: Any) -> Tensor:
-    """torch's own attention in place of the one that the host cuts into pieces on a processor, which takes a
-    tenth longer there. An override that is on the wire goes first."""
-    return attention_pytorch(*tensors, **settings)
 
 
 def _recorded(recorder: AttentionRecorder, kind: Kind, theirs: Callable[..., Tensor] | None) -> Any:

@@ -7,11 +7,11 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from graphs import COMPOSE, DEMO, EXTRACT, QUICK, REFINE_STEPS, WORKFLOWS
+from graphs import DEMO, EXTRACT, QUICK, REFINE_STEPS, WORKFLOWS
 from PIL import Image
 
 from ice_core.files.concept_set import load_concept_set
-from tools.comfy_client import Client, Run
+from tools.comfy_client import Client
 from tools.comfy_graph import NOTES, has_control, inputs_of, is_widget, subgraphs_of, widget_values
 from tools.comfy_host import Server
 from tools.workflow_designs import DEMO_SEED
@@ -159,14 +159,6 @@ def test_a_placeholder_is_completed_while_it_is_typed(page: Page) -> None:
 
     page.ask(f"{PROMPT}.dispatchEvent(new KeyboardEvent('keydown', {{key: 'Enter'}}));")
     assert page.ask(f"return {PROMPT}.value;") == "a photo of a {cone}"
-
-
-def test_a_completion_shows_the_thumbnail_of_a_saved_token(page: Page, demo_run: Run) -> None:
-    page.load(json.dumps(saved(COMPOSE)))
-    type_into_prompt(page, "a photo of a {a.cone.c")
-    picture = "document.querySelector('.ice-completion img')"
-    page.wait(f"return {picture}?.naturalWidth > 0;", 60)
-    assert page.ask(f"return {picture}.parentElement.textContent;") == "a.cone.color"
 
 
 def test_the_composer_has_an_input_for_the_next_concepts(page: Page) -> None:

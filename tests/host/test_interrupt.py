@@ -60,13 +60,15 @@ def cancelled(server: Server) -> dict[str, Any]:
         if any(node == trainer and value >= ENOUGH for node, value, _ in run.progress):
             client.interrupt()
 
+    others = {path.name for path in server.output.glob("ice/interrupted/*")}
     first = client.run(draft.graph, watch=cancel)
     queue = client.settled()
-    kept = sorted(server.output.glob("ice/interrupted/*/embeddings/*.safetensors"))
+    (folder,) = (path for path in server.output.glob("ice/interrupted/*") if path.name not in others)
+    kept = sorted(folder.glob("embeddings/*.safetensors"))
     after = paint(client, last_step=1001)
     definition = client.get("/object_info/ICELoadConcepts")["ICELoadConcepts"]
     names = inputs_of(definition)["folder"][1]["options"]
-    listed = [name for name in names if "interrupted" in name and name.endswith("concepts.safetensors")]
+    listed = [name for name in names if folder.name in name and name.endswith("concepts.safetensors")]
     opening = Draft()
     loader = opening.add("ICELoadConcepts", folder=listed[0])
     opening.add("PreviewAny", source=opening.out(loader, 1))

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from graphs import DEMO, Draft, find, workflow_graph
+from graphs import COMPOSE, DEMO, WORKFLOWS, Draft, find, workflow_graph
 
 from ice_core.files.concept_set import load_concept_set
 from tools.comfy_client import Client, Run
 from tools.comfy_host import Server
+
+if TYPE_CHECKING:
+    from tools.comfy_page import Page
 
 Paint = Callable[..., np.ndarray]
 
@@ -99,3 +103,17 @@ def test_core_loaders_apply_the_saved_refinement(
     assert (off == plain).all()
     assert (on != plain).any()
     assert "lora key not loaded" not in server.log_text()
+
+
+def test_a_completion_shows_the_thumbnail_of_a_saved_token(page: Page, demo_run: Run) -> None:
+    page.load((WORKFLOWS / f"{COMPOSE}.json").read_text(encoding="utf-8"))
+    page.ask(
+        "const node = app.graph._nodes.find(n => n.type === 'ICEConceptComposer');"
+        "const area = node.widgets.find(w => w.name === 'prompt').inputEl;"
+        "area.value = arguments[0]; area.setSelectionRange(1e6, 1e6);"
+        "area.dispatchEvent(new Event('input', {bubbles: true}));",
+        "a photo of a {a.cone.c",
+    )
+    picture = "document.querySelector('.ice-completion img')"
+    page.wait(f"return {picture}?.naturalWidth > 0;", 60)
+    assert page.ask(f"return {picture}.parentElement.textContent;") == "a.cone.color"
