@@ -33,8 +33,6 @@ CAPTION_DROPOUT = 0.1
 MIXED_CAPTIONS, MIXED_WORDS = 0.5, 0.6
 """Share of captions with mixtures of words in them, and of their property words that are mixed."""
 GROUNDING_WEIGHT, GROUNDING_BELOW = 0.02, 700
-OBJECT_WEIGHT = 4.0
-"""Objects cover a seventh of a picture; at equal weight what is learned late is the grain of the ground."""
 LEAST_MASS = 0.15
 """A word group's attention on its own object, summed over its tokens, is held above this."""
 
@@ -186,9 +184,7 @@ def train(
         with torch.autocast(device.type, torch.bfloat16):
             predicted = denoise(noisy, t, context).sample
         velocity = a.sqrt() * noise - (1 - a).sqrt() * x
-        squares = (predicted.float() - velocity).pow(2)
-        weight = 1 + OBJECT_WEIGHT * m[:, :3].sum(1, keepdim=True).clamp(max=1)
-        error = (weight * squares).mean() / weight.mean()
+        error = (predicted.float() - velocity).pow(2).mean()
         grounding = grounding_loss(probe.maps, owners, m, (t < GROUNDING_BELOW).float())
         loss = error + GROUNDING_WEIGHT * grounding
         for optimizer in active:
@@ -198,9 +194,7 @@ def train(
         for optimizer in active:
             optimizer.step()
         average.update(unet, step)
-        log.add(
-            step + 1, steps, BATCH, error=error.item(), mse=squares.mean().item(), grounding=grounding.item()
-        )
+        log.add(step + 1, steps, BATCH, mse=error.item(), grounding=grounding.item())
         if (step + 1) % 200 == 0 or step + 1 == steps:
             save_state(
                 folder / "unet.pt",
