@@ -117,8 +117,14 @@ def between(
         # A hue is an angle: the median is taken of the colors, not of numbers that wrap around.
         hues[name] = float(lab2lch(base.median(0).values.numpy())[2]) * 180 / math.pi
     shown = {f"{a}-{b}": [round(hues[n], 1) for n in (a, f"{a}-{b}", b)] for a, b in pairs}
-    inside = [0 < (m - a) % 360 < (b - a) % 360 for a, m, b in shown.values()]
+    inside = [strictly_between(*angles) for angles in shown.values()]
     return {"hues": shown, "strictly_between": sum(inside) / len(inside)}
+
+
+def strictly_between(first: float, middle: float, second: float) -> bool:
+    """Whether a hue lies between two others, in degrees, on the way from the first up to the second. Names
+    whose hues came out the other way round have nothing between them."""
+    return 0 < (middle - first) % 360 < (second - first) % 360 < 180
 
 
 def _mean(first: dict[str, Tensor], second: dict[str, Tensor]) -> dict[str, Tensor]:
