@@ -24,8 +24,7 @@ def word_chart(words: Sequence[Retrieved]) -> Image.Image:
     labels = max((font(18).getlength(word.label) for word in words), default=0)
     left = _MARGIN + min(labels, _WIDTH / 2) + 14
     room = _WIDTH - _MARGIN - left - 64
-    longest = max((word.similarity for word in words), default=1e-6)
-    longest = max(longest, 1e-6)
+    longest = max([1e-6, *(word.similarity for word in words)])
     for i, word in enumerate(words):
         middle = _MARGIN + _ROW * (i + 0.5)
         length = max(2, room * max(0.0, word.similarity) / longest)

@@ -102,10 +102,10 @@ class SaveConcepts(io.ComfyNode):
         root, lora_root = _roots(destination)
         folder = places.unused(_tidy(folder), root, lora_root)
         date = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        every = places.all_of(learned)
+        every = replace(places.all_of(learned), date=date)
         thumbnails = {name: as_data_uri(picture) for name, picture in every.thumbnails.items()}
         paths = list(save_concepts(learned, safe_path(root, folder), date, thumbnails).values())
-        written = save_concept_set(replace(every, date=date), safe_path(root, f"{folder}/{ENDING}"))
+        written = save_concept_set(every, safe_path(root, f"{folder}/{ENDING}"))
         if destination == places.EMBEDDINGS:
             names = [places.embedding_name(path, root) for path in paths]
         else:
@@ -118,7 +118,7 @@ class SaveConcepts(io.ComfyNode):
             written = save_lora(lora, safe_path(lora_root, file), learned, date)
             shown.append(f"LoRA: {written.relative_to(lora_root).as_posix()}")
         if library:
-            kept = SHELF.keep(places.all_of(learned), f"ComfyUI, {folder}")
+            kept = SHELF.keep(every, f"ComfyUI, {folder}")
             shown.append(f"library: {', '.join(f'#{number}' for number in kept)}")
         say("\n".join(shown))
         return io.NodeOutput("\n".join(names), ui=ui.PreviewText("\n".join(shown)))
