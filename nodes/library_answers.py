@@ -33,7 +33,6 @@ _NUMBER = re.compile(r"[0-9]{1,18}", re.ASCII)
 """A whole number that SQLite holds."""
 _PARAMETERS = ("words", "base", "tag", "has", "same", "like", "since", "until", "limit", "offset")
 _SEVERAL = ("tag", "has")
-_PICTURES = {b"\xff\xd8\xff": "image/jpeg", b"\x89PNG\r\n\x1a\n": "image/png"}
 _FOREVER = "private, max-age=31536000, immutable"
 """For an address that names the very picture."""
 _ASK_AGAIN = "private, no-cache"
@@ -215,12 +214,14 @@ def _entry(library: Library, number: int) -> Entry:
 
 def _picture(library: Library, number: int, which: str, request: Request) -> Answer:
     """A thumbnail, or a contact sheet; 304 where the page has it."""
+    from ice_core.files.images import media_type
+
     entry = _entry(library, number)
     try:
         data = library.thumbnail(number) if which == "thumbnail" else library.sheet(number)
     except IceError as error:
         raise _Refused(409, str(error)) from error
-    kind = next((name for start, name in _PICTURES.items() if data and data.startswith(start)), None)
+    kind = media_type(data) if data else None
     if data is None or kind is None:
         raise _Refused(404, f"concept {number} has no {which}")
     version = next((text for name, text in request.query if name == "v"), "")

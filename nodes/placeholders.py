@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import lru_cache
 from typing import Any
 from urllib.parse import urlencode
 
@@ -22,8 +23,6 @@ from .graph import (
 )
 
 ROUTE, THUMBNAIL = "/ice/placeholders", "/ice/thumbnail"
-_KINDS = {b"\xff\xd8\xff": "image/jpeg", b"\x89PNG": "image/png"}
-"""How the pictures begin that are served. A file of a stranger may hold anything in their place."""
 
 
 def answer(
@@ -59,15 +58,12 @@ def thumbnails(graph: Graph, node_id: str, on_disk: OnDisk) -> dict[str, str]:
     return found
 
 
-def kind_of(picture: bytes) -> str | None:
-    """The media type of a picture's file; None for what is not served."""
-    return next((kind for start, kind in _KINDS.items() if picture.startswith(start)), None)
-
-
 def serve() -> None:
     """Adds the addresses to the host's server; without a running one nobody asks."""
     from aiohttp import web
     from server import PromptServer
+
+    from ice_core.files.images import media_type
 
     from .places import names_in, thumbnail
     from .shelf import names_in_library
@@ -82,14 +78,17 @@ def serve() -> None:
         if not isinstance(graph, dict) or not isinstance(node, str) or not isinstance(prompt, str):
             return web.json_response({"error": "graph, node and prompt are needed"}, status=400)
         # Names on disk are read from files: not on the loop that serves everybody.
-        told = await asyncio.to_thread(answer, graph, node, prompt, names_in, names_in_library)
-        pictures = await asyncio.to_thread(thumbnails, graph, node, names_in)
-        return web.json_response({**told, "thumbnails": pictures})
+        return web.json_response(await asyncio.to_thread(told, graph, node, prompt))
+
+    def told(graph: Graph, node: str, prompt: str) -> dict[str, Any]:
+        on_disk = lru_cache(names_in)  # each folder is read once for both
+        answered = answer(graph, node, prompt, on_disk, names_in_library)
+        return {**answered, "thumbnails": thumbnails(graph, node, on_disk)}
 
     async def picture(request: web.Request) -> web.Response:
         folder, name = request.query.get("folder", ""), request.query.get("name", "")
         found = await asyncio.to_thread(thumbnail, folder, name)
-        kind = kind_of(found) if found else None
+        kind = media_type(found) if found else None
         if kind is None:
             return web.Response(status=404)
         headers = {"Cache-Control": "max-age=60", "X-Content-Type-Options": "nosniff"}

@@ -126,11 +126,11 @@ def thumbnail(folder: str, name: str) -> bytes | None:
     from ice_core.tensor_files.safetensors_file import read_header
 
     try:
-        if name not in names_in(folder):
-            return None
-        path = saved()[folder]
-        if path.is_file():
+        path = saved().get(folder)
+        if path is not None and path.is_file():
             return load_concept_set(path).thumbnails.get(name)
+        if path is None or name not in names_in(folder):
+            return None
         key, _, role = name.rpartition(".")
         file = path / (file_name(key, role) if key else whole_name(name))
         uri = read_header(file)[0].get("modelspec.thumbnail", "") if file.is_file() else ""

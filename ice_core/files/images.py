@@ -164,6 +164,13 @@ def jpeg_bytes(image: Image.Image | Tensor, side: int | None = None, quality: in
     return buffer.getvalue()
 
 
+def media_type(data: bytes) -> str | None:
+    """ "image/jpeg" or "image/png" by how a file's bytes begin; None for all else. What a stranger's file calls
+    a picture may be anything, and no other kind is shown in a page."""
+    kinds = {b"\xff\xd8\xff": "image/jpeg", b"\x89PNG\r\n\x1a\n": "image/png"}
+    return next((kind for start, kind in kinds.items() if data.startswith(start)), None)
+
+
 def data_uri(image: Image.Image | Tensor, side: int = 256) -> str:
     """A small JPEG as a data URI, for thumbnails in file headers."""
     return _uri(jpeg_bytes(image, side, 85))

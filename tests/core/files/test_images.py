@@ -19,6 +19,7 @@ from ice_core.files.images import (
     load_image,
     load_image_with_notes,
     load_mask,
+    media_type,
     resize,
     resize_mask,
     save_png,
@@ -304,3 +305,9 @@ def test_thumbnails_are_small_data_uris() -> None:
     uri = data_uri(torch.rand(3, 1024, 512, generator=torch.Generator().manual_seed(3)))
     assert uri.startswith("data:image/jpeg;base64,")
     assert len(uri) < 60_000
+
+
+def test_only_jpeg_and_png_have_a_media_type() -> None:
+    assert media_type(b"\xff\xd8\xff\xe0") == "image/jpeg"
+    assert media_type(b"\x89PNG\r\n\x1a\n") == "image/png"
+    assert media_type(b"<svg onload='alert(1)'>") is None
