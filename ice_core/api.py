@@ -93,19 +93,24 @@ def showing_for(bundled: bool) -> ShowingConfig:
     return ShowingConfig(AXES["kind"], AXES) if bundled else ShowingConfig()
 
 
+def usual_clip(model: Backbone) -> str | None:
+    """What names objects where nobody says otherwise: the CLIP beside the model's text encoder, as
+    open_clip's NAME/WEIGHTS (`ice_core.run.defaults.CLIPS`); None for the bundled model, which has its own."""
+    return None if is_bundled(model) else clip_for(model.encoders)
+
+
 def load_retriever(
     model: Backbone, clip: str | None = None, vocabulary: Vocabulary | None = None
 ) -> Retriever:
     """What names the objects of a picture.
 
     clip: open_clip's NAME/WEIGHTS, downloaded on first use, or NAME=FILE; vocabulary: words that it may
-    use. Without them the bundled model's own CLIP and words for the bundled model, else the CLIP beside the
-    model's text encoder (`ice_core.run.defaults.CLIPS`) and the built-in words for what photographs show.
-    Raises IceError for a CLIP that cannot be opened.
+    use. Without them the bundled model's own CLIP and words for the bundled model, else `usual_clip` and the
+    built-in words for what photographs show. Raises IceError for a CLIP that cannot be opened.
     """
-    if clip is None and is_bundled(model):
+    if (name := clip or usual_clip(model)) is None:
         return Retriever(load_bundled_towers(device=str(model.device)), vocabulary or world_vocabulary())
-    towers = open_towers(clip or clip_for(model.encoders), model.device)
+    towers = open_towers(name, model.device)
     return Retriever(towers, vocabulary or Vocabulary.built_in(), image_mean="photographs")
 
 

@@ -28,7 +28,6 @@ from ice_core.run.defaults import (
     CLIPS,
     METHOD,
     SNAPSHOT_EVERY,
-    clip_for,
 )
 from ice_core.run.report import OUTPUTS
 
@@ -242,10 +241,10 @@ def _retriever(arguments: argparse.Namespace, backbone: Backbone) -> tuple[Retri
 
 def _clip(arguments: argparse.Namespace, backbone: Backbone) -> str | None:
     """What names the objects, as it is asked for; None for the bundled model's own."""
-    from ice_core.world.bundled import is_bundled
+    from ice_core.api import usual_clip
 
     given: str | None = arguments.clip
-    return given or (None if is_bundled(backbone) else clip_for(backbone.encoders))
+    return given or usual_clip(backbone)
 
 
 def _folder_name(path: Path) -> str:
