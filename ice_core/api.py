@@ -95,7 +95,8 @@ def showing_for(bundled: bool) -> ShowingConfig:
 
 def usual_clip(model: Backbone) -> str | None:
     """What names objects where nobody says otherwise: the CLIP beside the model's text encoder, as
-    open_clip's NAME/WEIGHTS (`ice_core.run.defaults.CLIPS`); None for the bundled model, which has its own."""
+    open_clip's NAME/WEIGHTS (`ice_core.run.defaults.CLIPS`); None for the bundled model, which has its
+    own."""
     return None if is_bundled(model) else clip_for(model.encoders)
 
 

@@ -165,8 +165,8 @@ def jpeg_bytes(image: Image.Image | Tensor, side: int | None = None, quality: in
 
 
 def media_type(data: bytes) -> str | None:
-    """ "image/jpeg" or "image/png" by how a file's bytes begin; None for all else. What a stranger's file calls
-    a picture may be anything, and no other kind is shown in a page."""
+    """The media type of a JPEG or PNG, by how its bytes begin; None for all else: what a stranger's file
+    calls a picture may be anything, and no other kind is shown in a page."""
     kinds = {b"\xff\xd8\xff": "image/jpeg", b"\x89PNG\r\n\x1a\n": "image/png"}
     return next((kind for start, kind in kinds.items() if data.startswith(start)), None)
 
