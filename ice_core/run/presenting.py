@@ -21,7 +21,7 @@ from ice_core.localization.retrieval.towers import ImageTextModel
 from ice_core.run.events import Drawn, Progress, RunEvent, Trained
 from ice_core.run.folder import History, RunFolder, RunStart
 from ice_core.run.report import ConceptReport, Report, peak_memory_mib
-from ice_core.run.training import Job, all_of, save_refinement
+from ice_core.run.training import Job, as_concept_set, save_refinement
 
 DRAWING = "drawing pictures"
 
@@ -84,7 +84,7 @@ def sheet(
         image, job.concepts.concepts, shown, history.columns(without=("total",)),
         job.settings.training.switch, title, line, refinement=steps if trained.lora else None,
     )  # fmt: skip
-    return picture, all_of(job, trained.learned, _files(_thumbnails(shown)), jpeg_bytes(picture))
+    return picture, as_concept_set(job, trained.learned, _files(_thumbnails(shown)), jpeg_bytes(picture))
 
 
 def _thumbnails(shown: Sequence[ShownConcept]) -> dict[str, str]:
@@ -123,7 +123,7 @@ def present(
     )  # fmt: skip
     if start.rounds:
         pictures = {**pictures, "rounds": folder.rounds}
-    saved = all_of(job, learned, _files(thumbnails), jpeg_bytes(load_image(pictures["sheet"])))
+    saved = as_concept_set(job, learned, _files(thumbnails), jpeg_bytes(load_image(pictures["sheet"])))
     concept_set = save_concept_set(replace(saved, version=start.version), folder.concept_set, replace=True)
     seconds["writing"] = time.monotonic() - clock
 

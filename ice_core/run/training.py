@@ -184,7 +184,7 @@ class Training:
             if not self.job.keep_snapshots:
                 self.folder.save_progress(state, self.history())
             save_concepts(learned, self.folder.embeddings, self.job.date, replace=True)
-            save_concept_set(all_of(self.job, learned), self.folder.concept_set, replace=True)
+            save_concept_set(as_concept_set(self.job, learned), self.folder.concept_set, replace=True)
             if refined is not None and (refined.step or not self.job.keep_snapshots):
                 if not self.job.keep_snapshots:
                     self.folder.save_progress(refined, self.history())
@@ -196,7 +196,7 @@ class Training:
         logging.info("ICE: what was learned up to step %d is in %s", self.kept, self.folder.path)
 
 
-def all_of(
+def as_concept_set(
     job: Job,
     learned: LearnedConcepts,
     thumbnails: Mapping[str, bytes] | None = None,
