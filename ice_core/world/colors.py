@@ -13,8 +13,6 @@ from functools import cache
 
 import numpy as np
 import torch
-from scipy.optimize import nnls
-from skimage.color import deltaE_ciede2000, lab2lch, lab2rgb, lch2lab, rgb2lab
 
 RGB = tuple[float, float, float]
 Uniform = Callable[[float, float], float]
@@ -96,6 +94,8 @@ _CONTRAST, _DARK_CONTRAST = 18.0, 34.0
 
 def lab(rgb: object) -> np.ndarray:
     """CIELAB (D65) of sRGB colors [..., 3] in 0..1."""
+    from skimage.color import rgb2lab
+
     return np.asarray(rgb2lab(np.asarray(rgb, dtype=np.float64)))
 
 
@@ -106,11 +106,15 @@ def difference(first: object, second: object) -> np.ndarray:
 
 def lab_difference(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """CIEDE2000 between CIELAB colors [..., 3], broadcast."""
+    from skimage.color import deltaE_ciede2000
+
     return np.asarray(deltaE_ciede2000(*np.broadcast_arrays(first, second)))
 
 
 def hue(rgb: object) -> np.ndarray:
     """Hue angle in degrees, 0..360, of the CIELCh form of sRGB colors [..., 3]."""
+    from skimage.color import lab2lch
+
     return np.degrees(np.asarray(lab2lch(lab(rgb)))[..., 2])
 
 
@@ -140,6 +144,8 @@ def mixture(rgb: RGB) -> tuple[tuple[str, float], ...]:
 
     Non-negative least squares over the six nearest names.
     """
+    from scipy.optimize import nnls
+
     names, middles = _table(fine=True)
     nearest = distances(rgb, fine=True)[1].argsort()[:6]
     # A last, heavy row holds the sum at one.
@@ -158,6 +164,8 @@ def fine_word(rgb: RGB) -> str | None:
 
 def shade_word(rgb: RGB) -> str | None:
     """ "dark", "light" or "pale", as the color differs from the middle of its name's range, or None."""
+    from skimage.color import lab2lch
+
     lightness, chroma, _ = lab2lch(lab(rgb))
     middle_lightness, middle_chroma, _ = lab2lch(lab(NAMES[color_words(rgb)[0]]))
     if lightness < middle_lightness - _SHADE:
@@ -172,6 +180,8 @@ def draw_color(name: str, uniform: Uniform, between: bool = False) -> RGB:
 
     Drawn in CIELCh around the name's middle, among those that sRGB can show.
     """
+    from skimage.color import lab2lch, lab2rgb, lch2lab, rgb2lab
+
     rng = torch.Generator().manual_seed(int(uniform(0, 2**31)))
     u = torch.rand(_CANDIDATES, 3, generator=rng, dtype=torch.float64).numpy()
     low, high = np.array([_LIGHTNESS[0], _CHROMA[0], _HUE[0]]), np.array([_LIGHTNESS[1], _CHROMA[1], _HUE[1]])
@@ -194,6 +204,8 @@ def draw_color(name: str, uniform: Uniform, between: bool = False) -> RGB:
 
 def draw_second(base: RGB, uniform: Uniform) -> tuple[str, RGB]:
     """Name and color of a pattern's second paint, which stands out from the first in lightness."""
+    from skimage.color import lab2rgb, lch2lab
+
     lightness = lab(base)[0]
     fitting = [
         name
