@@ -4,6 +4,11 @@
     python tools/train_world.py --only unet --unet-steps 40000
     python tools/train_world.py --from-shipped --only clip unet export
 
+    torchrun --nproc-per-node 2 tools/train_world.py --from-shipped --only unet --threads 1 --unet-peak 0.5
+
+Several processes train the U-Net together, which is where the time goes; the other stages each would do for
+itself, so that they come before, in one.
+
 Each stage keeps its state in --folder (the user's cache) and goes on where it stopped. With an accelerator
 raise the step counts; on two CPU cores the defaults take some hours.
 """
@@ -85,6 +90,7 @@ def main() -> None:
     parser.add_argument("--judge-steps", type=int, default=900)
     parser.add_argument("--decoder-steps", type=int, default=600)
     parser.add_argument("--unet-steps", type=int, default=5000)
+    parser.add_argument("--unet-peak", type=float, default=1.0, help="its highest learning rate, as a share")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads, 0 for all cores")
     parser.add_argument(
@@ -121,7 +127,9 @@ def main() -> None:
     if set(args.only) & {"unet", "decoder", "export"}:
         latents = _latents(folder, autoencoder, data, args.unet_scenes, device)
     if set(args.only) & {"unet", "export"}:
-        unet = denoiser.train(folder, data, latents, towers, steps("unet"), device, start.unet, args.compile)
+        unet = denoiser.train(
+            folder, data, latents, towers, steps("unet"), device, start.unet, args.compile, args.unet_peak
+        )
     if set(args.only) & {"decoder", "export"}:
         vae.train_decoder(folder, autoencoder, data, latents, steps("decoder"), device)
     if "export" in args.only:

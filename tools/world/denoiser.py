@@ -26,6 +26,7 @@ from ice_core.world.captions import caption, mixed
 from world.checkpoint import Average, Log, learning_rate, load_state, save_state
 from world.data import RenderedSet
 from world.muon import optimizers, set_share
+from world.processes import average_gradients, join
 from world.tokens import Tokens, plain, tokenize
 
 BATCH, MUON_RATE, PLAIN_RATE = 32, 0.01, 8e-4
@@ -33,6 +34,8 @@ CAPTION_DROPOUT = 0.1
 MIXED_CAPTIONS, MIXED_WORDS = 0.5, 0.6
 """Share of captions with mixtures of words in them, and of their property words that are mixed."""
 GROUNDING_WEIGHT, GROUNDING_BELOW = 0.02, 700
+OBJECT_WEIGHT = 2.0
+"""How much more an object's pixels count than the ground's: grounds come out right long before objects do."""
 LEAST_MASS = 0.15
 """A word group's attention on its own object, summed over its tokens, is held above this."""
 
@@ -149,8 +152,14 @@ def train(
     device: torch.device,
     initial: dict[str, Tensor] | None = None,
     compiled: bool = False,
+    peak: float = 1.0,
 ) -> UNet2DConditionModel:
-    """Train to `steps`, or go on from the state in `folder`, else from `initial` weights."""
+    """Train to `steps`, or go on from the state in `folder`, else from `initial` weights.
+
+    Each of several processes draws BATCH samples per step. peak: of the learning rate, as a share of the one
+    that training from nothing begins with.
+    """
+    rank, together = join()
     torch.manual_seed(0)
     unet = UNet2DConditionModel(**UNET_CONFIG).to(device, memory_format=torch.channels_last)
     if initial:
@@ -165,13 +174,14 @@ def train(
         for optimizer, saved in zip(active, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
         average.state, start = state["average"], state["step"]
-    rng = random.Random(start)
-    noise_rng = torch.Generator().manual_seed(start)
+    seed = start * together + rank
+    rng = random.Random(seed)
+    noise_rng = torch.Generator().manual_seed(seed)
     masks = latent_masks(data)
     alphas = schedule().alphas_cumprod.to(device)
     log = Log("unet", every=50)
     for step in range(start, steps):
-        set_share(active, learning_rate(step / steps, 1.0))
+        set_share(active, learning_rate(step / steps, peak))
         x, tokens, m = _batch(latents, data, masks, rng)
         x, m, owners = x.to(device), m.to(device), tokens.owners.to(device)
         t = _timesteps(noise_rng).to(device)
@@ -184,17 +194,23 @@ def train(
         with torch.autocast(device.type, torch.bfloat16):
             predicted = denoise(noisy, t, context).sample
         velocity = a.sqrt() * noise - (1 - a).sqrt() * x
-        error = (predicted.float() - velocity).pow(2).mean()
+        squares = (predicted.float() - velocity).pow(2)
+        weight = 1 + OBJECT_WEIGHT * m[:, :3].sum(1, keepdim=True).clamp(max=1)
+        error = (weight * squares).mean() / weight.mean()
         grounding = grounding_loss(probe.maps, owners, m, (t < GROUNDING_BELOW).float())
         loss = error + GROUNDING_WEIGHT * grounding
         for optimizer in active:
             optimizer.zero_grad()
         loss.backward()
+        average_gradients(unet.parameters())
         torch.nn.utils.clip_grad_norm_(unet.parameters(), 1.0)
         for optimizer in active:
             optimizer.step()
         average.update(unet, step)
-        log.add(step + 1, steps, BATCH, mse=error.item(), grounding=grounding.item())
+        if rank:
+            continue
+        mse = squares.mean().item()
+        log.add(step + 1, steps, BATCH * together, error=error.item(), mse=mse, grounding=grounding.item())
         if (step + 1) % 200 == 0 or step + 1 == steps:
             save_state(
                 folder / "unet.pt",

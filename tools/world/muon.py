@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from world import processes
+
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 _NEWTON_SCHULZ_STEPS = 5
 _LEAST_SIDE = 8
@@ -41,17 +43,21 @@ class Muon(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:
         for group in self.param_groups:
-            for weight in group["params"]:
-                if weight.grad is None:
-                    continue
+            weights = [weight for weight in group["params"] if weight.grad is not None]
+            updates = []
+            for weight, own in zip(weights, processes.mine(weights), strict=True):
                 state = self.state[weight]
                 if not state:
                     state["momentum"] = torch.zeros_like(weight)
                 state["momentum"].lerp_(weight.grad, 1 - group["momentum"])
                 update = weight.grad.lerp(state["momentum"], group["momentum"]).flatten(1)
+                updates.append(orthogonalized(update) if own else torch.zeros_like(update))
+            # Several processes share this work: to make an update costs more than to send it.
+            processes.sum_all(updates)
+            for weight, update in zip(weights, updates, strict=True):
                 scale = max(1.0, update.shape[0] / update.shape[1]) ** 0.5
                 weight.mul_(1 - group["lr"] * group["weight_decay"])
-                weight.add_(orthogonalized(update).view_as(weight), alpha=-group["lr"] * scale)
+                weight.add_(update.view_as(weight), alpha=-group["lr"] * scale)
 
 
 def optimizers(
