@@ -22,6 +22,20 @@ from .values import Cancellable, at, image_of, pictures_of, preview, refit, say,
 if TYPE_CHECKING:
     from .training_run import Job
 
+AUTO, ON, OFF = "auto", "on", "off"
+CHECKPOINTING = (AUTO, ON, OFF)
+RARE = (
+    "steps",
+    "learning_rate",
+    "seed",
+    "preview_every",
+    "lora_rank",
+    "resume",
+    "overrule",
+    "gradient_checkpointing",
+)
+"""Inputs that most people leave alone."""
+
 
 class IntrinsicTrainer(io.ComfyNode):
     """Stage Two: an object token and a token per axis for every object."""
@@ -36,7 +50,7 @@ class IntrinsicTrainer(io.ComfyNode):
             search_aliases=["train embedding", "textual inversion", "learn concept", "train lora"],
             shows_result=True,
             is_input_list=True,
-            rare=("steps", "learning_rate", "seed", "preview_every", "lora_rank", "resume", "overrule"),
+            rare=RARE,
             inputs=[
                 io.Model.Input(
                     "model",
@@ -144,6 +158,14 @@ class IntrinsicTrainer(io.ComfyNode):
                     optional=True,
                     tooltip="How long to train: 'quick' a quarter of what the method and the model usually "
                     f"need, 'thorough' twice as much. '{AS_SET}' takes the number in `steps`.",
+                ),
+                io.Combo.Input(
+                    "gradient_checkpointing",
+                    options=list(CHECKPOINTING),
+                    default=AUTO,
+                    optional=True,
+                    tooltip="Train in less memory and more time, with the same result but for rounding. "
+                    f"{AUTO}: where free memory would not do otherwise.",
                 ),
             ],
             outputs=[
@@ -264,6 +286,7 @@ def _job(
     overrule: str = "",
     words: Any = None,
     quality: str = AS_SET,
+    gradient_checkpointing: str = AUTO,
 ) -> Job:
     """What is to be learned of one picture, the first of `pictures` that the concepts were found in.
 
@@ -291,8 +314,14 @@ def _job(
     )
     refinement = RefinementConfig(steps=refine_steps, rank=lora_rank)
     check_names([concept.key for concept in concepts.concepts], training.axes)
-    backbone: Any = Cancellable(ComfyBackbone(model, clip, vae))
+    host = ComfyBackbone(model, clip, vae)
+    backbone: Any = Cancellable(host)
     picture, fitted = _fitted(concepts, pictures, backbone)
+    copies = training.copies(len(fitted.concepts))
+    height, width = fitted.image.shape[-2:]
+    short = gradient_checkpointing == AUTO and not host.has_room_for(copies, height, width)
+    if short or gradient_checkpointing == ON:
+        host.checkpoint_gradients()
     return Job(backbone, picture, fitted, training, refinement, preview_every, asked, showing_for(demo))
 
 

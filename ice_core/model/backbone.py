@@ -201,6 +201,11 @@ class Backbone(Protocol):
         """Where latents and features live."""
 
     @property
+    def saves_memory(self) -> bool:
+        """Whether memory is shorter than time: activations are computed again in the backward pass instead
+        of kept, and who trains keeps passes small where the gradients stay the same."""
+
+    @property
     def lora_targets(self) -> Mapping[str, LoraTarget]:
         """The denoiser's layers that `predict` can adapt, by name: every attention's projections of
         queries, keys and values and of what comes out."""

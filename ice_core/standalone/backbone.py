@@ -65,6 +65,7 @@ class StandaloneBackbone:
         make_recordable(unet)
         self._adaptable = adaptable_layers(unet)
         self._lora: Lora | None = None
+        self._saves_memory = False
         self._alphas_cumprod = signal_variances(details.zero_terminal)
 
     @property
@@ -115,6 +116,10 @@ class StandaloneBackbone:
         return self.unet.conv_in.weight.dtype
 
     @property
+    def saves_memory(self) -> bool:
+        return self._saves_memory
+
+    @property
     def lora_targets(self) -> Mapping[str, LoraTarget]:
         return {
             name: LoraTarget(name, layer.in_features, layer.out_features)
@@ -137,6 +142,7 @@ class StandaloneBackbone:
             )
 
         self.unet.enable_gradient_checkpointing(run)
+        self._saves_memory = True
 
     def encode_image(self, images: Tensor) -> Tensor:
         height, width = images.shape[-2:]

@@ -175,22 +175,30 @@ class AnchoredSession(StartedSession):
         """One step; its losses, or None with nothing changed when they are not finite."""
         before, anchored = self.generator.get_state(), self.config.anchored
         copies = {s.key: self._draw_copies(anchored.batch, self.generator) for s in self.scene.subjects}
-        tokens = self._tokens(self.values)
-        said = {
-            s.key: [self._said(s.key, tokens) for _ in range(anchored.batch)] for s in self.scene.subjects
-        }
-        losses = self._losses(copies, said)
         mixing = self.done < self.config.switch
-        drift = torch.stack([self._drift(slot.mixture) for slot in self._every_slot()]).sum()
-        total = sum(losses.values(), torch.zeros((), device=self.device)) + anchored.keep_close * drift
-        off_axis = {}
-        if self.foreign:
-            off_axis["off_axis"] = self._off_axis(tokens)
-            total = total + anchored.off_axis * off_axis["off_axis"]
         learned = {k: v for k, v in self.values.items() if not mixing or k.endswith("/weights")}
-        gradients = torch.autograd.grad(total, list(learned.values()), allow_unused=True)
-        found = [g for g in gradients if g is not None]
-        if not all(bool(torch.isfinite(x).all()) for x in (total, *found)):
+        gradients: list[Tensor | None] = [None] * len(learned)
+        total = torch.zeros((), device=self.device)
+        losses: dict[str, Tensor] = {}
+        held: dict[str, Tensor] = {}
+        passes = self._passes(copies)
+        for one in passes:
+            # Once more for each pass: its graph goes with its gradients.
+            tokens = self._tokens(self.values)
+            said = {key: [self._said(key, tokens) for _ in range(anchored.batch)] for key in one}
+            own = self._losses(one, said)
+            losses |= own
+            loss = sum(own.values(), torch.zeros((), device=self.device))
+            if one is passes[-1]:
+                held["drift"] = torch.stack([self._drift(slot.mixture) for slot in self._every_slot()]).sum()
+                loss = loss + anchored.keep_close * held["drift"]
+                if self.foreign:
+                    held["off_axis"] = self._off_axis(tokens)
+                    loss = loss + anchored.off_axis * held["off_axis"]
+            found = torch.autograd.grad(loss, list(learned.values()), allow_unused=True)
+            gradients = [_sum(a, b) for a, b in zip(gradients, found, strict=True)]
+            total = total + loss.detach()
+        if not all(bool(torch.isfinite(x).all()) for x in (total, *(g for g in gradients if g is not None))):
             self.generator.set_state(before)
             return None
         for value, gradient in zip(learned.values(), gradients, strict=True):
@@ -202,9 +210,13 @@ class AnchoredSession(StartedSession):
             self.average[name].lerp_(value.detach(), 1 - _AVERAGE_DECAY)
         self._stop_or_go_on()
         denoising = torch.stack(list(losses.values())).mean()
-        terms = {"total": total / len(losses), "denoising": denoising, "drift": drift, **off_axis}
+        terms = {"total": total / len(losses), "denoising": denoising, **held}
         values = torch.stack(list(terms.values())).detach().tolist()
         return dict(zip(terms, values, strict=True))
+
+    def _passes(self, copies: Mapping[str, _Copies]) -> list[Mapping[str, _Copies]]:
+        """Of which objects the denoiser works together: of all, or of one after the other to save memory."""
+        return [{key: one} for key, one in copies.items()] if self.backbone.saves_memory else [copies]
 
     def _said(self, key: str, tokens: Mapping[str, Token]) -> list[str | Token]:
         """An object's prompt, with words in some of the places."""
@@ -220,7 +232,7 @@ class AnchoredSession(StartedSession):
     def _losses(
         self, copies: Mapping[str, _Copies], said: Mapping[str, Sequence[Sequence[str | Token]]]
     ) -> dict[str, Tensor]:
-        """The denoising loss of each object inside its mask, all in one pass of the denoiser."""
+        """The denoising loss of each object inside its mask, in one pass of the denoiser."""
         subjects = [s for s in self.scene.subjects if s.key in copies]
         prompts: list[Prompt] = []
         for s in subjects:
@@ -267,7 +279,8 @@ class AnchoredSession(StartedSession):
             key: [[tokens[slot.mixture.name] for slot in self.slots[key]]] * len(one.templates)
             for key, one in self.fixed.items()
         }
-        for key, loss in self._losses(self.fixed, said).items():
+        losses = [self._losses(one, said) for one in self._passes(self.fixed)]
+        for key, loss in (pair for of_pass in losses for pair in of_pass.items()):
             record = self.record[key]
             if float(loss) < float(record[0]):
                 record[0], record[1] = float(loss), 0
@@ -299,6 +312,12 @@ class AnchoredSession(StartedSession):
                 extra=extra,
                 settled=self.settled,
             )
+
+
+def _sum(first: Tensor | None, second: Tensor | None) -> Tensor | None:
+    if first is None or second is None:
+        return second if first is None else first
+    return first + second
 
 
 def _copy(values: Mapping[str, Tensor]) -> Values:

@@ -184,6 +184,12 @@ class TrainingConfig:
             return round(self.steps * self.anchored.mixing)
         return self.steps // 2 if self.method == "paper" else self.steps
 
+    def copies(self, objects: int) -> int:
+        """Noisy copies that the denoiser keeps at once for the gradients of a step, where memory allows."""
+        if self.method == "words":
+            return 0
+        return objects * self.anchored.batch if self.method == "anchored" else self.batch
+
     def check_axes(self, backbone: Backbone) -> None:
         """Refuse, for the paper's method, an axis that some tokenizer of the backbone breaks up: its anchor
         would be a mixture."""

@@ -18,6 +18,9 @@ from .families import family_of_clip, family_of_model
 from .family import Prediction, Variant
 from .weights import fingerprint
 
+_SHARE_FOR_TRAINING = 0.8
+"""Of free memory, that training may fill: the rest is for workspaces and what the allocator cannot use."""
+
 
 class ComfyBackbone:
     """A loaded model as a Backbone; see ice_core.model.backbone for what each member promises.
@@ -95,6 +98,21 @@ class ComfyBackbone:
     @property
     def device(self) -> torch.device:
         return self._denoiser.device
+
+    @property
+    def saves_memory(self) -> bool:
+        return self._denoiser.saves_memory
+
+    def checkpoint_gradients(self) -> None:
+        """From now on compute the U-Net's activations again in the backward pass instead of keeping them:
+        the same gradients, less memory, more time."""
+        self._denoiser.saves_memory = True
+
+    def has_room_for(self, copies: int, height: int, width: int) -> bool:
+        """Whether free memory holds what training keeps of so many noisy copies of a picture in pixels."""
+        cells = height * width // self.factor**2
+        kept = copies * cells * self._variant.kept * self._denoiser.itemsize / 2
+        return kept <= _SHARE_FOR_TRAINING * self._denoiser.free_memory
 
     @property
     def lora_targets(self) -> Mapping[str, LoraTarget]:

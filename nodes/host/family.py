@@ -48,6 +48,17 @@ class Denoiser(Protocol):
     @property
     def lora_targets(self) -> Mapping[str, LoraTarget]: ...
 
+    @property
+    def free_memory(self) -> int:
+        """Bytes on its device that will be free once its weights are there."""
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of a number that it computes with."""
+
+    saves_memory: bool
+    """Whether its blocks are computed again in the backward pass; off until it is set."""
+
     def predict(
         self,
         noisy: Tensor,
@@ -87,10 +98,12 @@ class Text(Protocol):
 
 @dataclass(frozen=True)
 class Variant:
-    """architecture: the model-spec name; native_size: side in pixels."""
+    """architecture: the model-spec name; native_size: side in pixels; kept: bytes that autograd keeps of the
+    U-Net per noisy copy and latent cell, in 16 bits (`benchmarks/memory_budget.py`)."""
 
     architecture: str
     native_size: int
+    kept: int
 
 
 @dataclass(frozen=True)

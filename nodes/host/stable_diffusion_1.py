@@ -20,7 +20,7 @@ def _text(clip: Any) -> ClipText:
     return ClipText(clip, "l")
 
 
-_VARIANT = Variant("stable-diffusion-v1", 512)
+_VARIANT = Variant("stable-diffusion-v1", 512, 185_000)
 
 FAMILY = Family(
     variants={"epsilon": _VARIANT, "v_prediction": _VARIANT},

@@ -24,8 +24,8 @@ def _text(clip: Any) -> ClipText:
 
 FAMILY = Family(
     variants={
-        "epsilon": Variant("stable-diffusion-v2-512", 512),
-        "v_prediction": Variant("stable-diffusion-v2-768-v", 768),
+        "epsilon": Variant("stable-diffusion-v2-512", 512, 175_000),
+        "v_prediction": Variant("stable-diffusion-v2-768-v", 768, 175_000),
     },
     title="Stable Diffusion 2 model",
     tokens=frozenset({"h"}),

@@ -36,7 +36,7 @@ def _text(clip: Any) -> ClipText:
     return ClipText(clip, "l", "g", projected=True, told=True)
 
 
-_BASE = Variant("stable-diffusion-xl-v1-base", 1024)
+_BASE = Variant("stable-diffusion-xl-v1-base", 1024, 330_000)
 
 FAMILY = Family(
     variants={"epsilon": _BASE, "v_prediction": _BASE},

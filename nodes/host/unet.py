@@ -1,16 +1,19 @@
 """The host's U-Net as a denoiser.
 
 Only the host's public ways are used: `apply_model`, attention replacements in `transformer_options`, model
-management. Nothing is patched. LoRAs and attention patches that are on the wire stay in effect.
+management. Nothing is patched but for gradient checkpointing, see `recomputing.py`. LoRAs and attention
+patches that are on the wire stay in effect.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from functools import cached_property
+from contextlib import ExitStack
+from functools import cached_property, partial
 from typing import Any
 
 import comfy.model_base
+import comfy.model_management
 import comfy.utils
 import torch
 from comfy.ldm.modules.attention import SpatialTransformer, optimized_attention
@@ -23,6 +26,7 @@ from ice_core.model.backbone import TextFeatures
 from ice_core.model.lora import PROJECTIONS, Lora, LoraTarget, applied, kohya_name
 
 from .family import ONLY, Prediction
+from .recomputing import blocks_of, recomputed
 from .weights import load, make_differentiable
 
 _PREDICTIONS: dict[Any, Prediction] = {
@@ -48,10 +52,21 @@ class UNet:
         self._unet: UNetModel = inner.diffusion_model
         self._blocks = tuple(_transformer_blocks(self._unet))
         self._differentiable = False
+        self.saves_memory = False
 
     @property
     def patcher(self) -> Any:
         return self._patcher
+
+    @property
+    def free_memory(self) -> int:
+        device = self._patcher.load_device
+        missing = max(0, self._patcher.model_size() - self._patcher.loaded_size())
+        return int(comfy.model_management.get_free_memory(device)) - int(missing)
+
+    @property
+    def itemsize(self) -> int:
+        return int((self._inner.manual_cast_dtype or self._inner.get_dtype()).itemsize)
 
     @property
     def _inner(self) -> Any:
@@ -94,6 +109,10 @@ class UNet:
         }
 
     @cached_property
+    def _recomputable(self) -> tuple[nn.Module, ...]:
+        return blocks_of(self._unet)
+
+    @cached_property
     def _projections(self) -> dict[str, nn.Linear]:
         """Attention projections of the U-Net by their names in LoRA files."""
         names = comfy.utils.unet_to_diffusers(self._inner.model_config.unet_config)
@@ -128,7 +147,12 @@ class UNet:
         if lora is not None:
             lora = lora.to(self.device)
             lora.check(self.lora_targets, name)
-        with applied(self._projections, lora):
+        with ExitStack() as stack:
+            stack.enter_context(applied(self._projections, lora))
+            if self.saves_memory and torch.is_grad_enabled():
+                # By then the LoRA of the call is no longer applied.
+                again = partial(applied, self._projections, lora)
+                stack.enter_context(recomputed(self._recomputable, again))
             original = self._inner.apply_model(
                 scaled,
                 sigma,

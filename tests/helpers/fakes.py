@@ -47,6 +47,7 @@ class FakeBackbone:
     native_size = 64
     prediction: Literal["epsilon", "v_prediction"] = "epsilon"
     device = torch.device("cpu")
+    saves_memory = False
 
     def __init__(self, seed: int = 0) -> None:
         rng = torch.Generator().manual_seed(seed)

@@ -1,6 +1,6 @@
 """Runs inside a host's Python: ComfyUI's Backbone on the bundled model, its answers into a file.
 
-python backbone_probe.py HOST PACK QUESTIONS ANSWERS [--offloaded] [the host's own options]
+python backbone_probe.py HOST PACK QUESTIONS ANSWERS [--offloaded] [--recomputed] [the host's own options]
 """
 
 from __future__ import annotations
@@ -12,15 +12,16 @@ sys.path.insert(0, str(Path(__file__).parent))
 from inside_host import enter, pack_module
 
 host, pack, questions, answers, *options = sys.argv[1:]
-offloaded = "--offloaded" in options
-enter(host, pack, [option for option in options if option != "--offloaded"])
+ours = ("--offloaded", "--recomputed")
+offloaded, recomputed = (option in options for option in ours)
+enter(host, pack, [option for option in options if option not in ours])
 
 import comfy.model_management  # noqa: E402
 import torch  # noqa: E402
 from backbone_questions import ask, with_and_without_padding  # noqa: E402
 
 from ice_core.model.attention import AttentionRecorder  # noqa: E402
-from ice_core.model.backbone import Prompt  # noqa: E402
+from ice_core.model.backbone import Prompt, Token  # noqa: E402
 
 ComfyBackbone = pack_module("nodes.host.backbone").ComfyBackbone
 gradients = pack_module("nodes.host.weights").gradients
@@ -67,14 +68,31 @@ def calls_of_an_override(wires: tuple, question: dict) -> list[int]:
     return counted
 
 
+def passes_of_a_block(backbone: ComfyBackbone, wires: tuple, question: dict) -> int:
+    """How often a part of a transformer block works in a pass and its gradients."""
+    name, part = next((n, m) for n, m in wires[0].model.named_modules() if n.endswith("blocks.0.norm1"))
+    assert name
+    calls: list[int] = []
+    hook = part.register_forward_pre_hook(lambda *_: calls.append(1))
+    rows = {k: v.clone().requires_grad_() for k, v in backbone.word_rows("ball").items()}
+    text = backbone.encode_prompts([Prompt((Token("t", rows),))])
+    backbone.predict(question["noise"], torch.tensor([20, 700]), text).square().mean().backward()
+    hook.remove()
+    return len(calls)
+
+
 with torch.inference_mode():  # as the executor calls a node
     wires = pack_module("nodes.demo_model").load_demo_model()
     before = weights(wires)
     layers = offload(wires) if offloaded else 0
     backbone = ComfyBackbone(*wires)
+    if recomputed:
+        backbone.checkpoint_gradients()
     with gradients():
         asked = torch.load(questions, weights_only=True)
         result = ask(backbone, asked)
+        passes = passes_of_a_block(backbone, wires, asked)
+        room = [backbone.has_room_for(copies, 128, 128) for copies in (0, 8, 10**7)]
         overridden = calls_of_an_override(wires, asked)
         earlier = wires[1].clone()
         earlier.clip_layer(-2)
@@ -91,6 +109,8 @@ result["hooks"] = torch.tensor(
         for m in part.modules()
     )
 )
+result["room"] = torch.tensor(room)
+result["passes"] = torch.tensor(passes)
 result["overridden"] = torch.tensor(overridden)
 result["offloaded"] = torch.tensor(layers)
 torch.save(result, answers)

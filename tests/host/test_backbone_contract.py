@@ -59,7 +59,7 @@ def answers(host: Host, questions: Path) -> dict[str, Tensor]:
 
 def test_every_answer_agrees(answers: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
     of_host = {name for name in answers if name.startswith("earlier layer/")}
-    assert answers.keys() - {"unchanged", "hooks", "offloaded", "overridden"} - of_host == expected.keys()
+    assert answers.keys() - {"unchanged", "hooks", "offloaded", "overridden", "passes", "room"} - of_host == expected.keys()
     assert differences(answers, expected) == {}
 
 
@@ -67,6 +67,10 @@ def differences(answers: dict[str, Tensor], expected: dict[str, Tensor]) -> dict
     """Where the answers are too far apart, and how far."""
     apart = {k: (answers[k] - expected[k]).abs().max().item() for k in expected}
     return {k: v for k, v in apart.items() if not v < TOLERANCE}
+
+
+def test_free_memory_holds_a_few_copies_and_not_millions(answers: dict[str, Tensor]) -> None:
+    assert answers["room"].tolist() == [True, True, False]
 
 
 def test_training_moved_the_tokens(answers: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
@@ -130,3 +134,14 @@ def test_weights_that_are_moved_at_use_give_the_same_answers(
     assert int(answers["offloaded"]) > 50
     assert bool(answers["unchanged"])
     assert differences(answers, expected) == {}
+
+
+def test_checkpointing_gives_the_same_answers_and_works_twice(
+    host: Host, questions: Path, answers: dict[str, Tensor], expected: dict[str, Tensor]
+) -> None:
+    again = probe(host, questions, "--recomputed")
+    assert differences(again, expected) == {}
+    assert (int(answers["passes"]), int(again["passes"])) == (1, 2)
+    assert again["overridden"].tolist() == answers["overridden"].tolist()
+    assert bool(again["unchanged"])
+    assert int(again["hooks"]) == 0

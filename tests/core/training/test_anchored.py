@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 import torch
@@ -182,3 +183,24 @@ def test_prompts_with_its_tokens_are_prompts() -> None:
     ball = run(scene("ball"), CONFIG, readings=READINGS)[1].concepts[0]
     features = FakeBackbone().encode_prompts([Prompt(("a photo of a", *ball.properties, ball.object))])
     assert torch.isfinite(features.context).all()
+
+
+def test_to_save_memory_objects_go_through_the_denoiser_one_after_the_other() -> None:
+    class Frugal(FakeBackbone):
+        saves_memory = True
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.sizes: list[int] = []
+
+        def predict(self, noisy: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+            self.sizes.append(len(noisy))
+            return super().predict(noisy, *args, **kwargs)
+
+    found, frugal = scene("ball", "cube"), Frugal()
+    (steps, together), (others, apart) = (run(found, CONFIG, model) for model in (FakeBackbone(), frugal))
+    assert set(frugal.sizes) == {2, 4}
+    for one, other in zip(steps, others, strict=True):
+        assert other.losses == pytest.approx(one.losses, rel=1e-4)
+    for name, token in together.tokens.items():
+        torch.testing.assert_close(apart.tokens[name].rows, token.rows)
