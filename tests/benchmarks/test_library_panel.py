@@ -12,7 +12,6 @@ from tools.comfy_host import find_hosts
 
 @pytest.mark.host
 def test_every_figure_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("selenium", reason="install the dependency group browser: uv sync --group browser")
     from benchmarks import library_panel
     from tools.comfy_page import missing
 

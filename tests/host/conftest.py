@@ -23,12 +23,6 @@ if TYPE_CHECKING:
 HOSTS = find_hosts()
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if Path(__file__).parent in item.path.parents:
-            item.add_marker(pytest.mark.host)
-
-
 @pytest.fixture(scope="session", params=HOSTS or [None], ids=lambda host: host.version if host else "no host")
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     host: Host | None = request.param
@@ -48,7 +42,6 @@ def client(server: Server) -> Client:
 @pytest.fixture(scope="module")
 def page(server: Server) -> Iterator[Page]:
     """The server's page in a browser."""
-    pytest.importorskip("selenium", reason="install the dependency group browser: uv sync --group browser")
     from tools.comfy_page import missing, opened
 
     if (problem := missing()) is not None:

@@ -53,6 +53,7 @@ def test_a_batch_is_learned_with_one_bar_and_what_fails_does_not_lose_the_rest(
     found = draft.localize(wires, pictures, mode="find every object", words=draft.out(words), max_rounds=3)
     trainer = draft.train(
         wires, pictures, draft.out(found), axes="color", steps=4, overrule="ball.color=red",
+        gradient_checkpointing="on",
         words=draft.out(words),
     )  # fmt: skip
     saving = draft.add(
