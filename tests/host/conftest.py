@@ -8,7 +8,6 @@ Without COMFYUI_PATH the host that this pack is installed in is taken, else ~/co
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
