@@ -3,7 +3,7 @@
     python tools/library_pictures.py     # docs/library-panel.jpg, web/docs/ICELibraryConcept.jpg
 
 Scenes of the bundled world are taken apart into a library, which a ComfyUI shows (COMFYUI_PATH, see
-tools/comfy_host.py). Needs Debian's chromium and the dependency group `browser`.
+tools/comfy_host.py). Needs Debian's chromium.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
     python tools/make_workflows.py --pictures    # runs them with the demo's model, photographs all
 
 Needs a ComfyUI (COMFYUI_PATH, see tools/comfy_host.py) to read the nodes' fields from; the pictures need
-Debian's chromium and the dependency group `browser`.
+Debian's chromium.
 """
 
 from __future__ import annotations

@@ -208,7 +208,7 @@ def sdxl(object_info: Definitions) -> Sheet:
         "1. Choose a **Stable Diffusion XL** checkpoint (Illustrious, Pony, ... too) and a photo.\n"
         "2. Write what the object is into *labels*, and the same word into the prompt.\n"
         "3. Press **Run**.\n\n"
-        "Set as it is (*paper*), learning at 1024 x 1024 fits 16 GB, by computation; *anchored* takes 48. "
+        "Learning at 1024 x 1024 fits 16 GB, by computation: the trainer saves memory by itself. "
         "Turbo and Lightning: learn the same way, then draw in their few steps at *cfg* 1 to 2.",
         (0, 0), (320, 300), "Start here",
     )  # fmt: skip
@@ -217,7 +217,7 @@ def sdxl(object_info: Definitions) -> Sheet:
     )
     photo = sheet.add("LoadImage", (0, 580), (320, 360), "Your photo", image=PHOTO)
     found = _segmentor(sheet, model, photo, (350, 0), (340, 600), mode="given words, one pass", labels="cup")
-    learned = _trainer(sheet, model, photo, found, (720, 0), (380, 940), preview_every=50, method="paper")
+    learned = _trainer(sheet, model, photo, found, (720, 0), (380, 940), preview_every=20)
     _save(sheet, learned, (1130, 0), (280, 320), "ice/sdxl")
     composed = sheet.add(
         "ICEConceptComposer", (1130, 440), (280, 360), clip=model["clip"], prompt=XL_PROMPT,
