@@ -10,6 +10,9 @@ from ice_core.concepts import LearnedConcept, LearnedConcepts, as_people_write, 
 from ice_core.errors import IceError
 from ice_core.model.backbone import Backbone, Prompt, Token
 
+SWATCH = "ball"
+"""What a property is shown on when nothing else is asked for, as materials are shown everywhere."""
+
 
 def described(concept: LearnedConcept) -> tuple[Token, ...]:
     """The properties in order, then the object: "a photo of a {vase.color} {vase.material} {vase.object}"."""
@@ -76,7 +79,7 @@ def showcase_prompts(concept: LearnedConcept) -> list[tuple[str, Prompt]]:
     return [
         ("whole object", Prompt(("a photo of a", shorthand(concept)))),
         ("object token", Prompt(("a", concept.object))),
-        *((axis, Prompt(("a", concept.intrinsics[axis], axis))) for axis in axes),
+        *((axis, Prompt(("a photo of a", concept.intrinsics[axis], SWATCH))) for axis in axes),
     ]
 
 

@@ -85,7 +85,9 @@ def plan(
         prompt = Prompt(("a photo of a", concept.intrinsics[axis], other))
         withs = tuple(Shot(prompt, noise) for noise in range(noises))
         transfers.append(TransferShots(axis, other, withs, Shot(Prompt((f"a photo of a {other}",)), 0)))
-    showcase = {caption: Shot(prompt, i) for i, (caption, prompt) in enumerate(showcase_prompts(concept))}
+    # Properties start from one noise, so that what differs between them is the property.
+    prompts = enumerate(showcase_prompts(concept))
+    showcase = {caption: Shot(prompt, min(i, 2)) for i, (caption, prompt) in prompts}
     return ConceptShots(showcase, tuple(transfers), tuple(_compositions(concept, every, others)))
 
 

@@ -101,8 +101,8 @@ def test_the_showcase_holds_the_whole_the_kind_and_each_property() -> None:
     assert [(caption, written(prompt)) for caption, prompt in showcase_prompts(concept)] == [
         ("whole object", "a photo of a {ball}"),
         ("object token", "a {ball.object}"),
-        ("color", "a {ball.color} color"),
-        ("material", "a {ball.material} material"),
+        ("color", "a photo of a {ball.color} ball"),
+        ("material", "a photo of a {ball.material} ball"),
     ]
 
 

@@ -63,3 +63,8 @@ def test_an_object_without_properties_has_nothing_to_give(every: list) -> None:
 def test_no_picture_is_drawn_twice() -> None:
     shots = plan(BALL, [BALL, CUBE], WORDS, noises=4).every
     assert len({shot.key for shot in shots}) == len(shots) == 4 + 2 * 4 + 1 + COMPOSED
+
+
+def test_properties_of_one_object_are_drawn_from_one_noise() -> None:
+    shots = plan(BALL, [BALL, CUBE], WORDS).showcase
+    assert {shots[axis].noise for axis in BALL.intrinsics} == {2}

@@ -40,7 +40,7 @@ def test_an_extraction_writes_everything_and_the_report_says_where(tmp_path: Pat
     left, top, right, bottom = first["box"]
     assert abs(left - 16) + abs(top - 16) + abs(right - 64) + abs(bottom - 64) <= 8
     assert first["area"] == pytest.approx(48 * 48, rel=0.1)
-    assert first["prompts"]["color"] == "a {ball.color} color"
+    assert first["prompts"]["color"] == "a photo of a {ball.color} ball"
     assert first["prompts"]["color on a cup"] == "a photo of a {ball.color} cup"
     together = "the ball-2, in the ball's color and material"
     assert first["prompts"][together] == "a photo of a {ball.color} {ball.material} {ball-2.object}"
