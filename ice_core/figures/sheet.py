@@ -29,8 +29,8 @@ def contact_sheet(
     refinement: int | None = None,
     compositions: Sequence[Composition] = (),
 ) -> Image.Image:
-    """Everything at a glance: title, input | what was found | losses, one row per concept, and at the end
-    the concepts put together.
+    """Everything at a glance: title, input | what was found | losses, what people come for: the concepts put
+    together, and one row per concept.
 
     switch, refinement: where the losses' phases begin, see `loss_plot`.
     """
@@ -59,11 +59,6 @@ def contact_sheet(
         heading(draw, (x, y + 12), name, 16, panel)
         sheet.paste(picture, (x, y + label))
     y = _MARGIN + head + label + height
-    for row in drawn:
-        draw.line((_MARGIN, y + between // 2, _MARGIN + width, y + between // 2), fill=LINE)
-        y += between
-        sheet.paste(row, (_MARGIN, y))
-        y += row.height
     if panels_below:
         draw.line((_MARGIN, y + between // 2, _MARGIN + width, y + between // 2), fill=LINE)
         y += between
@@ -75,4 +70,10 @@ def contact_sheet(
     for part in panels_below:
         sheet.paste(part, (_MARGIN, y))
         y += part.height + _BETWEEN
+    y -= _BETWEEN * bool(panels_below)
+    for row in drawn:
+        draw.line((_MARGIN, y + between // 2, _MARGIN + width, y + between // 2), fill=LINE)
+        y += between
+        sheet.paste(row, (_MARGIN, y))
+        y += row.height
     return sheet

@@ -58,7 +58,7 @@ def test_the_sheet_copes_with_extreme_aspects_one_axis_and_no_losses(size: tuple
     assert inked(sheet) > 0.1
 
 
-def test_the_sheet_ends_with_what_is_put_together() -> None:
+def test_what_is_put_together_comes_before_its_parts() -> None:
     image, concepts = scene(128, 128)
     red = Image.new("RGB", (64, 64), RED)
     part = Part("ball", "the ball", red, RED)
@@ -68,6 +68,8 @@ def test_the_sheet_ends_with_what_is_put_together() -> None:
     assert sheet.width == plain.width
     panel = composition_panel(composition, sheet.width - 72)
     assert sheet.height > plain.height + 2 * panel.height
-    bottom = np.asarray(sheet)[plain.height :]
-    assert (bottom == RED).all(-1).sum() > 2 * 3 * 160**2
+    below = sum(34 + row.height for row in map(concept_row, rows(2, 6))) + 36
+    assert np.array_equal(np.asarray(sheet)[-below + 34 :], np.asarray(plain)[-below + 34 :])
+    above = np.asarray(sheet)[plain.height - below : -below]
+    assert (above == RED).all(-1).sum() > 2 * 3 * 160**2
     assert (np.asarray(sheet)[-20:] == 255).all()
