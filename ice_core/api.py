@@ -23,7 +23,7 @@ from ice_core.localization.naming import Retrieves
 from ice_core.localization.retrieval.dictionary import Vocabulary
 from ice_core.localization.retrieval.retriever import Retriever
 from ice_core.localization.retrieval.towers import ImageTextModel, open_towers
-from ice_core.model.backbone import Backbone, Token
+from ice_core.model.backbone import Backbone, Token, all_lora_targets
 from ice_core.model.lora import Lora
 from ice_core.model.sampling import SamplingConfig, sample
 from ice_core.run import pipeline
@@ -243,7 +243,7 @@ def compose(
     parsed = parse_prompt(prompt, {alias: _learned(source) for alias, source in sources.items()}, model)
     if lora is not None:
         lora = lora if isinstance(lora, Lora) else load_lora(Path(lora))
-        lora.check(model.lora_targets, model.name)
+        lora.check(all_lora_targets(model), model.name)
     generator = torch.Generator().manual_seed(seed)
     config = settings or SamplingConfig()
     return [to_pil(x) for x in sample(model, [parsed] * count, config, generator, size, lora=lora)]

@@ -51,6 +51,7 @@ def compose(arguments: argparse.Namespace) -> None:
     from ice_core.files.embeddings import open_concepts
     from ice_core.files.images import save_png
     from ice_core.files.lora import load_lora, lora_header
+    from ice_core.model.backbone import all_lora_targets
     from ice_core.model.sampling import SamplingConfig, sample_each
     from ice_core.run.events import Progress
 
@@ -62,7 +63,7 @@ def compose(arguments: argparse.Namespace) -> None:
     prompt = parse_prompt(arguments.prompt, loaded, backbone)
     learned_on = [getattr(source, "base_fingerprint", backbone.fingerprint) for source in loaded.values()]
     if lora is not None:
-        lora.check(backbone.lora_targets, backbone.name)
+        lora.check(all_lora_targets(backbone), backbone.name)
         learned_on.append(lora_header(arguments.lora).get("ice.base_fingerprint", backbone.fingerprint))
     for fingerprint in dict.fromkeys(learned_on):
         if fingerprint != backbone.fingerprint:

@@ -20,7 +20,7 @@ from ice_core.concepts import LearnedConcepts
 from ice_core.errors import IceError
 from ice_core.files.paths import atomic_write, free_path
 from ice_core.model.backbone import Prompt
-from ice_core.model.lora import Lora
+from ice_core.model.lora import TEXT, UNET, Lora
 from ice_core.tensor_files.safetensors_file import read_header, read_tensors, tensor_bytes
 from ice_core.version import package_version
 
@@ -42,17 +42,19 @@ def lora_from_state_dict(state: Mapping[str, Tensor], where: str = "the LoRA") -
     """The inverse of `lora_state_dict`, also for files of others that adapt linear layers only.
 
     A layer whose alpha differs from the first one's takes the difference into its `up`; without an alpha
-    the scale is 1. Raises IceError for anything that is not down, up or alpha of a U-Net's linear layer.
+    the scale is 1. Raises IceError for anything that is not down, up or alpha of a linear layer of a U-Net or
+    of a text encoder.
     """
     down: dict[str, Tensor] = {}
     up: dict[str, Tensor] = {}
     alphas: dict[str, float] = {}
     for key, value in state.items():
         name, _, kind = key.partition(".")
-        if not name.startswith("lora_unet_") or "." + kind not in (_DOWN, _UP, _ALPHA):
+        of = name.split("_", 2)[:2]
+        if "_".join(of) not in (UNET, *TEXT) or "." + kind not in (_DOWN, _UP, _ALPHA):
             raise IceError(
-                f"{where} holds {key!r}; only LoRAs of the U-Net in kohya's layout can be used, such as "
-                "those that this package saves"
+                f"{where} holds {key!r}; only LoRAs of the U-Net and the text encoders in kohya's layout can "
+                "be used, such as those that this package saves"
             )
         if "." + kind == _ALPHA:
             if value.numel() != 1:
@@ -122,7 +124,7 @@ def _describe(labels: Sequence[str]) -> str:
 
 
 def load_lora(path: Path) -> Lora:
-    """Read a LoRA of the U-Net's linear layers in kohya's layout, float32 on the CPU.
+    """Read a LoRA of linear layers in kohya's layout, float32 on the CPU.
 
     Raises IceError for a file that is missing, damaged, or holds something else. Whether it fits a model
     is for `Lora.check` to say.

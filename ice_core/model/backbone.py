@@ -210,6 +210,10 @@ class Backbone(Protocol):
         """The denoiser's layers that `predict` can adapt, by name: every attention's projections of
         queries, keys and values and of what comes out."""
 
+    @property
+    def text_lora_targets(self) -> Mapping[str, LoraTarget]:
+        """The text encoders' layers that `encode_prompts` can adapt, by name."""
+
     def encode_image(self, images: Tensor) -> Tensor:
         """Pictures [B, 3, H, W] in 0..1 -> scaled latents [B, C, H / factor, W / factor] (posterior mean)."""
 
@@ -219,11 +223,14 @@ class Backbone(Protocol):
     def word_rows(self, text: str) -> dict[str, Tensor]:
         """Embedding-table rows {encoder: [n, D]} of the n pieces the tokenizer makes of `text`."""
 
-    def encode_prompts(self, prompts: Sequence[Prompt], contexts: int | None = None) -> TextFeatures:
+    def encode_prompts(
+        self, prompts: Sequence[Prompt], contexts: int | None = None, lora: Lora | None = None
+    ) -> TextFeatures:
         """Text features of B prompts. Raises IceError when one is longer than the encoder's context.
 
         contexts: of how many of the first prompts the context is wanted (None: all). The others cost less
-        where an encoder can do without their padding.
+        where an encoder can do without their padding. Terms of a LoRA that are of text encoders adapt them
+        for this call.
         """
 
     def predict(
@@ -237,6 +244,11 @@ class Backbone(Protocol):
         """Noise or v [B, C, h, w] predicted for x_t `noisy` at integer `timesteps` [B].
 
         A recorder is handed the queries and keys of the attention it wants; the output is bit-identical
-        with and without it. A LoRA adapts the denoiser for this call and leaves no trace in it. Raises
-        IceError for a LoRA of layers that are no `lora_targets`.
+        with and without it. A LoRA adapts the denoiser for this call and leaves no trace in it; its terms of
+        text encoders are for `encode_prompts`. Raises IceError for a LoRA of layers that are no targets.
         """
+
+
+def all_lora_targets(backbone: Backbone) -> dict[str, LoraTarget]:
+    """Every layer that a LoRA can adapt, of the denoiser and of the text encoders."""
+    return {**backbone.lora_targets, **backbone.text_lora_targets}

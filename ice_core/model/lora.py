@@ -1,4 +1,4 @@
-"""Low-rank adaptation of a model's attention, as a value.
+"""Low-rank adaptation of the attention of a model and its text encoders, as a value.
 
 Source: Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", arXiv 2106.09685. A layer W x
 becomes W x + alpha / rank * up down x. W stays as it is: the sum is made while the model runs.
@@ -6,7 +6,7 @@ becomes W x + alpha / rank * up down x. W stays as it is: the sum is made while 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -21,9 +21,21 @@ PROJECTIONS = ("to_q", "to_k", "to_v", "to_out.0")
 """The layers of an attention that are adapted, by their names in diffusers."""
 
 
-def kohya_name(path: str) -> str:
+TEXT_PROJECTIONS = ("q_proj", "k_proj", "v_proj", "out_proj")
+"""The same of a CLIP text encoder's, by their names in transformers."""
+UNET = "lora_unet"
+TEXT = ("lora_te", "lora_te1", "lora_te2")
+"""What names begin with in kohya's layout: of a single text encoder, and of the first and second of two."""
+
+
+def kohya_name(path: str, of: str = UNET) -> str:
     """A U-Net layer's path in diffusers, "down_blocks.0...to_q" -> "lora_unet_down_blocks_0_..._to_q"."""
-    return "lora_unet_" + path.replace(".", "_")
+    return f"{of}_{path.replace('.', '_')}"
+
+
+def text_layer(of: str, number: int, projection: str) -> str:
+    """An attention projection of a CLIP text encoder's layer: "lora_te_text_model_encoder_layers_0_..."."""
+    return kohya_name(f"text_model.encoder.layers.{number}.self_attn.{projection}", of)
 
 
 @dataclass(frozen=True)
@@ -89,13 +101,20 @@ class Lora:
         down, up = ({k: v.to(device) for k, v in x.items()} for x in (self.down, self.up))
         return Lora(down, up, self.alpha)
 
+    def part(self, names: Container[str]) -> Lora | None:
+        """The terms of these layers alone; None where there are none."""
+        down = {name: value for name, value in self.down.items() if name in names}
+        if len(down) == len(self.down):
+            return self
+        return Lora(down, {name: self.up[name] for name in down}, self.alpha) if down else None
+
     def detach(self) -> Lora:
         """The same values cut off from autograd, on the CPU, in float32."""
         down, up = ({k: v.detach().float().cpu().clone() for k, v in x.items()} for x in (self.down, self.up))
         return Lora(down, up, self.alpha)
 
     def check(self, targets: Mapping[str, LoraTarget], model: str) -> None:
-        """Raise IceError unless every layer is a target of the model (`Backbone.lora_targets`)."""
+        """Raise IceError unless every layer is a target of the model (`all_lora_targets`)."""
         for name, down in self.down.items():
             if name not in targets:
                 raise IceError(

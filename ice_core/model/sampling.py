@@ -132,10 +132,10 @@ def _latents(
     noise = torch.randn(shape, generator=generator)[chosen]
     # A picture's own noise says what is put in later: neither how many there are nor their batch matters.
     seeds = noise.flatten(1)[:, :2].contiguous().view(torch.int64)[:, 0].tolist()
-    nothing = backbone.encode_prompts([Prompt(())])
+    nothing = backbone.encode_prompts([Prompt(())], lora=lora)
     for start in range(0, len(prompts), batch):
         part = list(prompts[start : start + batch])
-        text = backbone.encode_prompts(part)
+        text = backbone.encode_prompts(part, lora=lora)
         x = noise[start : start + batch].to(backbone.device)
         later = _Noise(seeds[start : start + batch], shape[1:])
         yield _denoise(backbone, x, text, nothing.repeat(len(part)), config, lora, later)

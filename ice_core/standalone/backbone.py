@@ -7,12 +7,12 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ice_core.errors import IceError
 from ice_core.model.attention import AttentionRecorder
-from ice_core.model.backbone import Prompt, TextFeatures
+from ice_core.model.backbone import Prompt, TextFeatures, all_lora_targets
 from ice_core.model.lora import Lora, LoraTarget, applied
 from ice_core.standalone.architecture import Architecture
 from ice_core.standalone.attention import adaptable_layers, make_recordable
@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 
 class TextEncoder(Protocol):
     """What a model is told the prompt by: one encoder or several that are read together."""
+
+    @property
+    def adaptable(self) -> Mapping[str, nn.Linear]:
+        """The projections of every attention, by the names a LoRA has for them."""
 
     @property
     def widths(self) -> Mapping[str, int]:
@@ -126,6 +130,13 @@ class StandaloneBackbone:
             for name, layer in self._adaptable.items()
         }
 
+    @property
+    def text_lora_targets(self) -> Mapping[str, LoraTarget]:
+        return {
+            name: LoraTarget(name, layer.in_features, layer.out_features)
+            for name, layer in self.text.adaptable.items()
+        }
+
     def checkpoint_gradients(self) -> None:
         """From now on compute the U-Net's activations again in the backward pass instead of keeping them:
         the same gradients, less memory, more time."""
@@ -170,8 +181,13 @@ class StandaloneBackbone:
     def word_rows(self, text: str) -> dict[str, Tensor]:
         return self.text.word_rows(text)
 
-    def encode_prompts(self, prompts: Sequence[Prompt], contexts: int | None = None) -> TextFeatures:
-        return self.text.encode(prompts, contexts)
+    def encode_prompts(
+        self, prompts: Sequence[Prompt], contexts: int | None = None, lora: Lora | None = None
+    ) -> TextFeatures:
+        if lora is not None and (lora := lora.part(self.text_lora_targets)):
+            lora = lora.to(self.device)
+        with applied(self.text.adaptable, lora):
+            return self.text.encode(prompts, contexts)
 
     def predict(
         self,
@@ -186,7 +202,9 @@ class StandaloneBackbone:
         extra = self._sizes(noisy)
         extra |= {name: value.to(self.device, self.dtype) for name, value in text.extra.items()}
         if lora is not None:
-            lora.check(self.lora_targets, self.name)
+            lora.check(all_lora_targets(self), self.name)
+            lora = lora.part(self.lora_targets)
+        if lora is not None:
             lora = lora.to(self.device)
         self._lora = lora
         with applied(self._adaptable, lora):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from ice_core.errors import IceError
 from ice_core.model.backbone import Prompt, TextFeatures, Token
+from ice_core.model.lora import TEXT, TEXT_PROJECTIONS, text_layer
 from ice_core.standalone.tokenizer import END, START, piece_ids
 
 if TYPE_CHECKING:
@@ -29,7 +31,7 @@ class ClipText:
 
     layers_early: of how many last layers the context leaves out; normalized: whether the final norm is
     applied to it; padding: id that fills a prompt up; projection: [P, D] of the pooled features, which are
-    the last layer's all the same.
+    the last layer's all the same; in_loras: what its layers' names begin with there.
     """
 
     def __init__(
@@ -40,7 +42,9 @@ class ClipText:
         normalized: bool = True,
         padding: int = END,
         projection: Tensor | None = None,
+        in_loras: str = TEXT[0],
     ) -> None:
+        self.in_loras = in_loras
         self.name, self.module, self.projection = name, module, projection
         self._layers_early, self._normalized, self._padding = layers_early, normalized, padding
         module.eval().requires_grad_(False)
@@ -53,6 +57,16 @@ class ClipText:
     @property
     def _inner(self) -> Any:
         return getattr(self.module, "text_model", self.module)
+
+    @cached_property
+    def adaptable(self) -> dict[str, nn.Linear]:
+        """The projections of every attention, by the names a LoRA has for them."""
+        layers = enumerate(self._inner.encoder.layers)
+        return {
+            text_layer(self.in_loras, n, name): getattr(layer.self_attn, name)
+            for n, layer in layers
+            for name in TEXT_PROJECTIONS
+        }
 
     @property
     def widths(self) -> Mapping[str, int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ice_core.model.backbone import Prompt, TextFeatures, check_rows
 from ice_core.standalone.clip_text import ClipText
@@ -17,6 +17,11 @@ class JointText:
 
     def __init__(self, *encoders: ClipText) -> None:
         self.encoders = encoders
+
+    @property
+    def adaptable(self) -> dict[str, nn.Linear]:
+        """The projections of every attention, by the names a LoRA has for them."""
+        return {name: layer for encoder in self.encoders for name, layer in encoder.adaptable.items()}
 
     @property
     def widths(self) -> Mapping[str, int]:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 import torch
 
 from ice_core.errors import IceError
+from ice_core.model.lora import TEXT
 from ice_core.standalone.architecture import (
     Architecture,
     EncoderArchitecture,
@@ -112,7 +113,11 @@ def load(file: WeightFile, device: torch.device, dtype: torch.dtype) -> Standalo
         read_vae(details, file, device, dtype),
         JointText(
             ClipText(
-                small.name, read_text_model(small, file, device, dtype), layers_early=1, normalized=False
+                small.name,
+                read_text_model(small, file, device, dtype),
+                layers_early=1,
+                normalized=False,
+                in_loras=TEXT[1],
             ),
             ClipText(
                 large.name,
@@ -121,6 +126,7 @@ def load(file: WeightFile, device: torch.device, dtype: torch.dtype) -> Standalo
                 normalized=False,
                 padding=OPEN_CLIP_PADDING,
                 projection=read_projection(large, file, device, dtype),
+                in_loras=TEXT[2],
             ),
         ),
         details,

@@ -1,8 +1,8 @@
 """Refinement as a stream of events: the model learns to draw with tokens that are already learned.
 
 Optional third phase of Stage Two (Cendra and Han, CVPR 2025, arXiv 2503.19902, tune all weights there);
-ours is a LoRA on the U-Net's attention. Prior preservation: Ruiz et al., "DreamBooth", arXiv 2208.12242,
-section 3.3, on a handful of latents.
+ours is a LoRA on the attention of the U-Net and, if asked for, of the text encoders. Prior preservation: Ruiz
+et al., "DreamBooth", arXiv 2208.12242, section 3.3, on a handful of latents.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ice_core.concepts import ConceptSet, LearnedConcepts, check_fits
 from ice_core.errors import IceError
-from ice_core.model.backbone import Backbone, Prompt, TextFeatures
+from ice_core.model.backbone import Backbone, Prompt, TextFeatures, all_lora_targets
 from ice_core.model.lora import Lora
 from ice_core.model.noising import draw_noise, draw_timesteps, fill, noisy_and_target, timestep_cdf
 from ice_core.model.prompts import NEUTRAL_TEMPLATES, PRIOR_TEMPLATE
@@ -152,7 +152,12 @@ def _begin(
     with learning():
         return RefinementState(
             step=0,
-            lora=Lora.initial(backbone.lora_targets, config.rank, generator, config.alpha),
+            lora=Lora.initial(
+                all_lora_targets(backbone) if config.text_encoders else backbone.lora_targets,
+                config.rank,
+                generator,
+                config.alpha,
+            ),
             moments={},
             prior=torch.cat(drawn) if drawn else torch.zeros(0, backbone.channels, 1, 1),
             generator=generator.get_state(),
@@ -189,9 +194,8 @@ class _Session:
         }
         self.prior = state.prior.clone().to(self.device)
         labels = sorted({subject.label for subject in self.scene.subjects})
-        prompts = [Prompt((PRIOR_TEMPLATE.format(label),)) for label in labels]
-        with torch.no_grad():
-            self.classes = [backbone.encode_prompts([prompt]) for prompt in prompts]
+        self.classes = [Prompt((PRIOR_TEMPLATE.format(label),)) for label in labels]
+        self.encoded: dict[int, TextFeatures] = {}
         start = state.lora.detach()
         self.lora = Lora(self._trainable(start.down), self._trainable(start.up), start.alpha)
         self._restore(state)
@@ -259,16 +263,26 @@ class _Session:
         subject = scene.subjects[self._draw_index(len(scene.subjects))]
         mirrored = (torch.rand(1, generator=rng) < self.config.flip_probability).long().to(self.device)
         template = NEUTRAL_TEMPLATES[self._draw_index(len(NEUTRAL_TEMPLATES))]
-        with torch.no_grad():
-            text = self.backbone.encode_prompts([fill(template, self.tokens[subject.key])])
+        text = self._text(fill(template, self.tokens[subject.key]))
         output, target = self._denoise(scene.latents[mirrored], text)
         return masked_denoising_loss(output, target, subject.mask[mirrored])
 
     def _prior_loss(self) -> Tensor:
         """The noise of one of the model's own pictures, which its plain label is to keep drawing."""
         index = self._draw_index(len(self.prior))
-        text = self.classes[index % len(self.classes)]
+        label = index % len(self.classes)
+        if self.config.text_encoders:
+            text = self._text(self.classes[label])
+        else:
+            # What no step changes is encoded once.
+            text = self.encoded.get(label) or self._text(self.classes[label])
+            self.encoded[label] = text
         return F.mse_loss(*self._denoise(self.prior[index : index + 1], text))
+
+    def _text(self, prompt: Prompt) -> TextFeatures:
+        """Its features, with gradients where the text encoders learn."""
+        with torch.set_grad_enabled(self.config.text_encoders):
+            return self.backbone.encode_prompts([prompt], lora=self.lora)
 
     def _denoise(self, latents: Tensor, text: TextFeatures) -> tuple[Tensor, Tensor]:
         """What the refined model predicts for a noisy latent [1, C, h, w], and what it should, float32."""

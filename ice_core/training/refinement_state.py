@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ice_core.concepts import ConceptSet, LearnedConcepts
 from ice_core.errors import IceError
-from ice_core.model.backbone import Backbone
+from ice_core.model.backbone import Backbone, all_lora_targets
 from ice_core.model.lora import Lora
 from ice_core.training.plain import restored
 from ice_core.training.state import picture_hash
@@ -29,6 +29,7 @@ class RefinementConfig:
 
     steps: optimizer steps; 0 is no refinement.
     rank, alpha: of the LoRA; alpha None is the rank, so that its scale is 1.
+    text_encoders: whether the LoRA adapts their attention too.
     learning_rate, weight_decay: of AdamW.
     prior_weight: of the loss on pictures that the model itself drew; 0 also draws none.
     prior_pictures: how many of them, the labels in turn.
@@ -42,6 +43,7 @@ class RefinementConfig:
     steps: int = 0
     rank: int = 4
     alpha: float | None = None
+    text_encoders: bool = False
     learning_rate: float = 1e-4
     weight_decay: float = 1e-2
     prior_weight: float = 1.0
@@ -140,7 +142,7 @@ class RefinementState:
                 f"({self.base_fingerprint[:12]}), not {backbone.name} ({backbone.fingerprint[:12]}): "
                 "load that model, or refine again"
             )
-        self.lora.check(backbone.lora_targets, backbone.name)
+        self.lora.check(all_lora_targets(backbone), backbone.name)
         if self.picture != picture_hash(concepts.image):
             raise IceError(
                 "the refinement state is of another picture: give it the same one, or refine again"

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ice_core.errors import IceError
 from ice_core.model.attention import AttentionRecorder
-from ice_core.model.backbone import Prompt, TextFeatures
+from ice_core.model.backbone import Prompt, TextFeatures, all_lora_targets
 from ice_core.model.lora import Lora, LoraTarget
 
 from .families import family_of_clip, family_of_model
@@ -118,6 +118,10 @@ class ComfyBackbone:
     def lora_targets(self) -> Mapping[str, LoraTarget]:
         return self._denoiser.lora_targets
 
+    @property
+    def text_lora_targets(self) -> Mapping[str, LoraTarget]:
+        return self._text.lora_targets
+
     @torch.no_grad()
     def encode_image(self, images: Tensor) -> Tensor:
         height, width = images.shape[-2:]
@@ -138,8 +142,10 @@ class ComfyBackbone:
     def word_rows(self, text: str) -> dict[str, Tensor]:
         return {name: rows.to(self.device) for name, rows in self._text.word_rows(text).items()}
 
-    def encode_prompts(self, prompts: Sequence[Prompt], contexts: int | None = None) -> TextFeatures:
-        return self._text.encode(prompts, self.device, contexts)
+    def encode_prompts(
+        self, prompts: Sequence[Prompt], contexts: int | None = None, lora: Lora | None = None
+    ) -> TextFeatures:
+        return self._text.encode(prompts, self.device, contexts, lora)
 
     def predict(
         self,
@@ -149,4 +155,6 @@ class ComfyBackbone:
         recorder: AttentionRecorder | None = None,
         lora: Lora | None = None,
     ) -> Tensor:
-        return self._denoiser.predict(noisy, timesteps, text, recorder, lora, self.name)
+        if lora is not None:
+            lora.check(all_lora_targets(self), self.name)
+        return self._denoiser.predict(noisy, timesteps, text, recorder, lora)

@@ -47,6 +47,11 @@ class ClipEncoder:
         """Positions of a prompt, start and end included."""
         return int(self.module.max_length)
 
+    @property
+    def layers(self) -> Any:
+        """The transformer's, first to last."""
+        return self.module.transformer.text_model.encoder.layers
+
     def word_rows(self, text: str) -> Tensor:
         """Embedding rows [n, D] of a text's pieces; the host must have loaded the CLIP."""
         table = self.module.transformer.get_input_embeddings()

@@ -66,9 +66,8 @@ class Denoiser(Protocol):
         text: TextFeatures,
         recorder: AttentionRecorder | None,
         lora: Lora | None,
-        name: str,
     ) -> Tensor:
-        """Backbone.predict; name: of the model, for people."""
+        """Backbone.predict; terms of a LoRA that are of other layers are left alone."""
 
 
 class Text(Protocol):
@@ -85,10 +84,18 @@ class Text(Protocol):
     def word_rows(self, text: str) -> dict[str, Tensor]:
         """Embedding rows {encoder: [n, D]} of a text's pieces."""
 
+    @property
+    def lora_targets(self) -> Mapping[str, LoraTarget]: ...
+
     def encode(
-        self, prompts: Sequence[Prompt], device: torch.device, contexts: int | None = None
+        self,
+        prompts: Sequence[Prompt],
+        device: torch.device,
+        contexts: int | None = None,
+        lora: Lora | None = None,
     ) -> TextFeatures:
         """Features of the prompts, contexts of the first `contexts` of them (None: all) as Backbone has it;
+        terms of a LoRA that are of other layers are left alone;
         `extra` is what the family's denoiser is told beside it."""
 
     def conditioning(self, prompt: Prompt) -> Any:

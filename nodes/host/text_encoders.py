@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from functools import cached_property
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ice_core.model.backbone import Prompt, TextFeatures, check_rows
+from ice_core.model.lora import TEXT, TEXT_PROJECTIONS, Lora, LoraTarget, applied, text_layer
 
 from .clip_encoder import ClipEncoder, Entry
 from .clip_layers import differentiable, end_to_end
@@ -34,6 +36,24 @@ class ClipText:
     def patcher(self) -> Any:
         return self._clip.patcher
 
+    @cached_property
+    def _projections(self) -> dict[str, nn.Linear]:
+        """The projections of every attention, by the names a LoRA has for them."""
+        single = len(self._encoders) == 1
+        return {
+            text_layer(of, n, name): getattr(layer.self_attn, name)
+            for of, encoder in zip(TEXT[:1] if single else TEXT[1:], self._encoders, strict=True)
+            for n, layer in enumerate(encoder.layers)
+            for name in TEXT_PROJECTIONS
+        }
+
+    @property
+    def lora_targets(self) -> Mapping[str, LoraTarget]:
+        return {
+            name: LoraTarget(name, layer.in_features, layer.out_features)
+            for name, layer in self._projections.items()
+        }
+
     @property
     def widths(self) -> Mapping[str, int]:
         return {encoder.name: encoder.width for encoder in self._encoders}
@@ -43,7 +63,11 @@ class ClipText:
         return {encoder.name: encoder.word_rows(text) for encoder in self._encoders}
 
     def encode(
-        self, prompts: Sequence[Prompt], device: torch.device, contexts: int | None = None
+        self,
+        prompts: Sequence[Prompt],
+        device: torch.device,
+        contexts: int | None = None,
+        lora: Lora | None = None,
     ) -> TextFeatures:
         """All prompts in one pass of each encoder, each as a section of its own.
 
@@ -56,10 +80,13 @@ class ClipText:
         padded = len(prompts[:contexts])
         self._differentiable = self._differentiable or make_differentiable(self.patcher)
         self._make_ready()
-        found = [
-            _hidden(encoder, [entries for entries, _ in of], padded)
-            for encoder, of in zip(self._encoders, laid_out, strict=True)
-        ]
+        if lora is not None and (lora := lora.part(self._projections)):
+            lora = lora.to(self.patcher.load_device)
+        with applied(self._projections, lora):
+            found = [
+                _hidden(encoder, [entries for entries, _ in of], padded)
+                for encoder, of in zip(self._encoders, laid_out, strict=True)
+            ]
         context = torch.cat([hidden for hidden, _ in found], dim=-1).to(device)
         if self._projected:
             pooled = found[-1][1].to(device)

@@ -131,7 +131,6 @@ class UNet:
         text: TextFeatures,
         recorder: AttentionRecorder | None,
         lora: Lora | None,
-        name: str,
     ) -> Tensor:
         load(self._patcher, self._patcher.memory_required([2 * len(noisy), *noisy.shape[1:]]))
         self._differentiable = self._differentiable or make_differentiable(self._patcher)
@@ -144,9 +143,8 @@ class UNet:
         options = self._patcher.model_options["transformer_options"]
         if recorder is not None:
             options = self._recording(options, recorder)
-        if lora is not None:
+        if lora is not None and (lora := lora.part(self.lora_targets)):
             lora = lora.to(self.device)
-            lora.check(self.lora_targets, name)
         with ExitStack() as stack:
             stack.enter_context(applied(self._projections, lora))
             if self.saves_memory and torch.is_grad_enabled():

@@ -21,7 +21,9 @@ MEANS = {"ball": (1.0, 0, 0), "cube": (0, 0, 1.0), "background": (0, 1.0, 0), "t
 class ColorWords(FakeBackbone):
     """Cross-attention finds places of a word's colour."""
 
-    def encode_prompts(self, prompts: Sequence[Prompt], contexts: int | None = None) -> TextFeatures:
+    def encode_prompts(
+        self, prompts: Sequence[Prompt], contexts: int | None = None, lora: Lora | None = None
+    ) -> TextFeatures:
         text = super().encode_prompts(prompts, contexts)
         wanted = torch.zeros(len(prompts), CONTEXT, 4)
         for row, prompt in enumerate(prompts):

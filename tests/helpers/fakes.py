@@ -12,10 +12,11 @@ from torch import Tensor
 
 from ice_core.errors import IceError
 from ice_core.model.attention import AttentionRecorder
-from ice_core.model.backbone import Prompt, TextFeatures, Token
-from ice_core.model.lora import Lora, LoraTarget, kohya_name
+from ice_core.model.backbone import Prompt, TextFeatures, Token, all_lora_targets
+from ice_core.model.lora import TEXT, Lora, LoraTarget, kohya_name, text_layer
 
 WIDTH, CONTEXT = 16, 20
+TEXT_LAYER = text_layer(TEXT[0], 0, "out_proj")
 
 
 def layer(kind: str) -> str:
@@ -25,7 +26,10 @@ def layer(kind: str) -> str:
 
 def term(lora: Lora, kind: str, x: Tensor) -> Tensor:
     """What a LoRA adds to a projection of x; 0 for one that it leaves alone."""
-    name = layer(kind)
+    return added(lora, layer(kind), x)
+
+
+def added(lora: Lora, name: str, x: Tensor) -> Tensor:
     if name not in lora.down:
         return torch.zeros(())
     return lora.scale(name) * x @ lora.down[name].T @ lora.up[name].T
@@ -72,6 +76,10 @@ class FakeBackbone:
         widths = {"q": (4, WIDTH), "k": (WIDTH, WIDTH), "v": (WIDTH, WIDTH), "out.0": (WIDTH, 4)}
         return {layer(kind): LoraTarget(layer(kind), *width) for kind, width in widths.items()}
 
+    @property
+    def text_lora_targets(self) -> Mapping[str, LoraTarget]:
+        return {TEXT_LAYER: LoraTarget(TEXT_LAYER, WIDTH, WIDTH)}
+
     def encode_image(self, images: Tensor) -> Tensor:
         x = F.avg_pool2d(images, self.factor) * 2 - 1
         return torch.cat([x, x.mean(1, keepdim=True)], 1)
@@ -87,7 +95,9 @@ class FakeBackbone:
             rows.append(torch.randn(WIDTH, generator=torch.Generator().manual_seed(seed)))
         return {"clip_l": torch.stack(rows)}
 
-    def encode_prompts(self, prompts: Sequence[Prompt], contexts: int | None = None) -> TextFeatures:
+    def encode_prompts(
+        self, prompts: Sequence[Prompt], contexts: int | None = None, lora: Lora | None = None
+    ) -> TextFeatures:
         hidden, pooled, columns = [], [], []
         for prompt in prompts:
             rows, spans, at = [torch.ones(1, WIDTH)], [], 1
@@ -100,7 +110,9 @@ class FakeBackbone:
                 raise IceError(f"the prompt has {at - 1} tokens, more than {CONTEXT - 2}: shorten it")
             x = torch.cat([*rows, -torch.ones(1, WIDTH)])
             seen = x.cumsum(0) / torch.arange(1, len(x) + 1)[:, None]
-            x = torch.tanh((x + seen) @ self.weights["text"])
+            x = x + seen
+            adapted = added(lora, TEXT_LAYER, x) if lora is not None else 0
+            x = torch.tanh(x @ self.weights["text"] + adapted)
             hidden.append(F.pad(x, (0, 0, 0, CONTEXT - len(x))))
             pooled.append(x[-1])
             columns.append(tuple(spans))
@@ -118,7 +130,7 @@ class FakeBackbone:
         x = noisy.flatten(2).transpose(1, 2)
         query, key, value = x @ self.weights["query"].T, text.context @ self.weights["key"], text.context
         if lora is not None:
-            lora.check(self.lora_targets, self.name)
+            lora.check(all_lora_targets(self), self.name)
             query, key, value = (
                 query + term(lora, "q", x),
                 key + term(lora, "k", value),

@@ -35,7 +35,9 @@ class Knowing(FakeBackbone):
         self.latent = self.encode_image(image[None])
         self.passes = 0
 
-    def encode_prompts(self, prompts: Sequence[Prompt], contexts: int | None = None) -> TextFeatures:
+    def encode_prompts(
+        self, prompts: Sequence[Prompt], contexts: int | None = None, lora: Lora | None = None
+    ) -> TextFeatures:
         wrong = torch.tensor([0.0 if "red" in prompt.text else 0.5 for prompt in prompts])
         pooled = super().encode_prompts(prompts).pooled
         return TextFeatures(wrong.view(-1, 1, 1), pooled, tuple(((0,),) for _ in prompts))

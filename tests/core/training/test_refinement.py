@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from fakes import FakeBackbone
+from fakes import TEXT_LAYER, FakeBackbone
 from loras import same
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -17,9 +17,10 @@ from training_runs import Breaking, scene
 from ice_core.concepts import LearnedConcept, LearnedConcepts
 from ice_core.errors import IceError
 from ice_core.model.attention import AttentionRecorder
-from ice_core.model.backbone import Prompt, TextFeatures, Token
+from ice_core.model.backbone import Prompt, TextFeatures, Token, all_lora_targets
 from ice_core.model.lora import Lora
 from ice_core.model.noising import noisy_and_target
+from ice_core.model.sampling import SamplingConfig, sample
 from ice_core.training import (
     Finished,
     PriorDrawn,
@@ -122,7 +123,7 @@ def test_without_a_prior_no_picture_is_drawn(learned: LearnedConcepts) -> None:
 
 def test_prior_pictures_take_the_labels_in_turn(learned: LearnedConcepts) -> None:
     class Watching(FakeBackbone):
-        def encode_prompts(self, prompts, contexts=None):  # type: ignore[no-untyped-def]
+        def encode_prompts(self, prompts, contexts=None, lora=None):  # type: ignore[no-untyped-def]
             self.seen = [
                 *getattr(self, "seen", []),
                 *(p.text for p in prompts if not torch.is_grad_enabled()),
@@ -140,7 +141,7 @@ def test_prompts_hold_the_object_and_all_its_properties_frozen(learned: LearnedC
     class Watching(FakeBackbone):
         seen: list[list[str]]
 
-        def encode_prompts(self, prompts, contexts=None):  # type: ignore[no-untyped-def]
+        def encode_prompts(self, prompts, contexts=None, lora=None):  # type: ignore[no-untyped-def]
             tokens = [part for p in prompts for part in p.parts if isinstance(part, Token)]
             assert not any(token.rows["clip_l"].requires_grad for token in tokens)
             if tokens:
@@ -308,3 +309,25 @@ def test_damaged_and_foreign_states_are_refused(learned: LearnedConcepts, tmp_pa
         save_file(content, tmp_path / "damaged.safetensors", metadata)
         with pytest.raises(IceError, match=message):
             RefinementState.load(tmp_path / "damaged.safetensors")
+
+
+def test_text_encoders_learn_too_when_asked_for(learned: LearnedConcepts) -> None:
+    config = dataclasses.replace(SHORT, text_encoders=True)
+    _, refined = run(learned, config)
+    assert set(refined.up) == set(all_lora_targets(FakeBackbone()))
+    assert refined.up[TEXT_LAYER].abs().max() > 0
+    assert TEXT_LAYER not in run(learned)[1].up
+    backbone, prompt = FakeBackbone(), Prompt(("a photo of a ball",))
+    plain, adapted = (backbone.encode_prompts([prompt], lora=lora).context for lora in (None, refined))
+    assert not torch.equal(plain, adapted)
+
+
+def test_what_is_drawn_depends_on_the_text_encoders_part_too(learned: LearnedConcepts) -> None:
+    _, refined = run(learned, dataclasses.replace(SHORT, text_encoders=True, learning_rate=0.1))
+    backbone, prompts = FakeBackbone(), [Prompt(("a photo of a ball",))]
+    of_unet = refined.part(backbone.lora_targets)
+    both, one = (
+        sample(backbone, prompts, SamplingConfig(4), torch.Generator().manual_seed(0), lora=lora)
+        for lora in (refined, of_unet)
+    )
+    assert not torch.allclose(both, one)

@@ -231,7 +231,9 @@ def test_one_text_batch_per_step_and_one_image_batch_in_all() -> None:
     class Counting(FakeBackbone):
         texts = images = 0
 
-        def encode_prompts(self, prompts: Sequence[Prompt], contexts: int | None = None) -> TextFeatures:
+        def encode_prompts(
+            self, prompts: Sequence[Prompt], contexts: int | None = None, lora: Lora | None = None
+        ) -> TextFeatures:
             self.texts += torch.is_grad_enabled()
             return super().encode_prompts(prompts, contexts)
 
