@@ -32,6 +32,7 @@ RARE = (
     "lora_rank",
     "resume",
     "overrule",
+    "lora_text_encoders",
     "gradient_checkpointing",
 )
 """Inputs that most people leave alone."""
@@ -158,6 +159,13 @@ class IntrinsicTrainer(io.ComfyNode):
                     optional=True,
                     tooltip="How long to train: 'quick' a quarter of what the method and the model usually "
                     f"need, 'thorough' twice as much. '{AS_SET}' takes the number in `steps`.",
+                ),
+                io.Boolean.Input(
+                    "lora_text_encoders",
+                    default=False,
+                    optional=True,
+                    tooltip="Whether the LoRA tunes the text encoders too; Load LoRA then takes model and "
+                    "CLIP.",
                 ),
                 io.Combo.Input(
                     "gradient_checkpointing",
@@ -286,6 +294,7 @@ def _job(
     overrule: str = "",
     words: Any = None,
     quality: str = AS_SET,
+    lora_text_encoders: bool = False,
     gradient_checkpointing: str = AUTO,
 ) -> Job:
     """What is to be learned of one picture, the first of `pictures` that the concepts were found in.
@@ -312,7 +321,9 @@ def _job(
         seed=seed,
         method=method,  # type: ignore[arg-type]
     )
-    refinement = RefinementConfig(steps=refine_steps, rank=lora_rank)
+    refinement = RefinementConfig(
+        steps=refine_steps, rank=lora_rank, text_encoders=lora_text_encoders and refine_steps > 0
+    )
     check_names([concept.key for concept in concepts.concepts], training.axes)
     host = ComfyBackbone(model, clip, vae)
     backbone: Any = Cancellable(host)

@@ -220,6 +220,11 @@ def _add_run_options(parser: argparse.ArgumentParser, out: str) -> None:
         help="then refine the model for these tokens in N steps and save that as a LoRA (no refinement)",
     )
     parser.add_argument(
+        "--refine-text",
+        action="store_true",
+        help="let the refinement adapt the text encoders too",
+    )
+    parser.add_argument(
         "--preview-every",
         type=_positive,
         metavar="N",

@@ -31,7 +31,7 @@ from ice_core.run.defaults import (
 )
 from ice_core.run.report import OUTPUTS
 
-_FIXED = ("seed", "out", "axes", "set", "method", "budget", "steps", "refine", "dtype")
+_FIXED = ("seed", "out", "axes", "set", "method", "budget", "steps", "refine", "refine_text", "dtype")
 """Options that a run keeps when it is resumed."""
 
 _WHAT_IS_FOUND = (
@@ -202,7 +202,11 @@ def settings_for(
         method=method,
         anchored=AnchoredConfig(budget=float(arguments.budget or 0)),
     )
-    refinement = RefinementConfig(arguments.refine or 0, snapshot_every=SNAPSHOT_EVERY)
+    if arguments.refine_text and not arguments.refine:
+        raise IceError("--refine-text is for a refinement; give it steps with --refine 300, or leave it out")
+    refinement = RefinementConfig(
+        arguments.refine or 0, text_encoders=arguments.refine_text, snapshot_every=SNAPSHOT_EVERY
+    )
     return ExtractionSettings(training, refinement=refinement, showing=showing_for(bundled)), axes
 
 

@@ -8,16 +8,17 @@ import torch
 from torch import Tensor
 
 from ice_core.model.attention import AttentionRecorder
-from ice_core.model.backbone import Backbone, Prompt
+from ice_core.model.backbone import Backbone, Prompt, all_lora_targets
 from ice_core.model.lora import Lora
 
 TIMES = torch.tensor([100, 700])
 
 
-def random_lora(backbone: Backbone, rank: int = 3, alpha: float = 1.5) -> Lora:
-    """A LoRA whose every layer changes something."""
+def random_lora(backbone: Backbone, rank: int = 3, alpha: float = 1.5, text: bool = False) -> Lora:
+    """A LoRA whose every layer changes something. text: of the text encoders too."""
     rng = torch.Generator().manual_seed(1)
-    lora = Lora.initial(backbone.lora_targets, rank, rng, alpha)
+    targets = all_lora_targets(backbone) if text else backbone.lora_targets
+    lora = Lora.initial(targets, rank, rng, alpha)
     return dataclasses.replace(lora, up={k: torch.randn(v.shape, generator=rng) for k, v in lora.up.items()})
 
 

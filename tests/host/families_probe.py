@@ -15,7 +15,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 from inside_host import enter, pack_module
 
 host, pack, folder = sys.argv[1:]
-enter(host, pack)
+# The host merges a LoRA into its text encoders' weights, which it keeps in 16 bits otherwise.
+enter(host, pack, ["--fp32-text-enc"])
 
 import comfy.sd  # noqa: E402
 import comfy.utils  # noqa: E402
@@ -75,9 +76,14 @@ def read(wires: tuple[Any, Any, Any], files: Path, noise: torch.Tensor) -> dict[
     for name, ((context, more),) in (("host", theirs), ("ours", ours)):
         answers |= {f"{name}/context": context, f"{name}/pooled": more["pooled_output"]}
     state, times = comfy.utils.load_torch_file(str(files / "lora.safetensors")), torch.tensor([20, 700])
-    adapted, _ = comfy.sd.load_lora_for_models(model, clip, state, 1.0, 1.0)
+    adapted, heard = comfy.sd.load_lora_for_models(model, clip, state, 1.0, 1.0)
     backbone = ComfyBackbone(model, clip, vae)
     text = backbone.encode_prompts([Prompt(("a ball",))])
+    ((context, more),) = heard.encode_from_tokens_scheduled(heard.tokenize("a ball"))
+    answers |= {"host/adapted context": context, "host/adapted pooled": more["pooled_output"]}
+    said = backbone.encode_prompts([Prompt(("a ball",))], lora=load_lora(files / "lora.safetensors"))
+    answers |= {"ours/adapted context": said.context, "ours/adapted pooled": said.pooled}
+    answers["host/plain context"] = text.context
     answers["ours/adapted"] = backbone.predict(noise, times, text, lora=load_lora(files / "lora.safetensors"))
     answers["host/plain"] = backbone.predict(noise, times, text)
     answers["host/adapted"] = ComfyBackbone(adapted, clip, vae).predict(noise, times, text)

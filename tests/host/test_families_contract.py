@@ -56,7 +56,7 @@ def folder(host: Host, tmp_path_factory: pytest.TempPathFactory) -> Path:
         files = folder / name
         save_token(Token("ball", rows), files / "embeddings" / "ball.safetensors", backbone.architecture, "")
         torch.save(rows, files / "token.pt")
-        lora = random_lora(backbone)
+        lora = random_lora(backbone, text=True)
         lora = dataclasses.replace(lora, up={key: 0.3 * value for key, value in lora.up.items()})
         save_lora(lora, files / "lora.safetensors", learned())
     script = Path(__file__).with_name("families_probe.py")
@@ -127,3 +127,16 @@ def test_load_lora_adapts_the_model_as_we_do(
     torch.testing.assert_close(answers["host/adapted"], answers["ours/adapted"], atol=TOLERANCE, rtol=0)
     torch.testing.assert_close(answers["host/adapted"], value, atol=TOLERANCE, rtol=0)
     assert (answers["host/adapted"] - answers["host/plain"]).abs().max() > 10 * TOLERANCE
+
+
+def test_load_lora_adapts_the_text_encoders_as_we_do(
+    folder: Path, name: str, answers: dict[str, Tensor], backbone: StandaloneBackbone
+) -> None:
+    lora = load_lora(folder / name / "lora.safetensors")
+    with torch.no_grad():
+        text = backbone.encode_prompts([Prompt(("a ball",))], lora=lora)
+    for key, value in (("context", text.context), ("pooled", text.pooled)):
+        host, ours = (answers[f"{of}/adapted {key}"] for of in ("host", "ours"))
+        torch.testing.assert_close(host, ours, atol=TEXT_TOLERANCE, rtol=0)
+        torch.testing.assert_close(host, value, atol=TEXT_TOLERANCE, rtol=0)
+    assert (answers["host/adapted context"] - answers["host/plain context"]).abs().max() > 1e-2

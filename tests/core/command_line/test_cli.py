@@ -20,6 +20,7 @@ from ice_core.command_line.cli import main
 from ice_core.errors import IceError
 from ice_core.files.embeddings import load_concepts
 from ice_core.files.images import load_image, resize_mask, save_png
+from ice_core.files.lora import load_lora
 from ice_core.localization.given import concepts_from_masks
 from ice_core.run import finding, training
 from ice_core.world.bundled import MODEL_FILE
@@ -129,6 +130,7 @@ def test_compose_draws_from_two_extractions(files: Path, capsys: pytest.CaptureF
         ([*MARKED[:5], "zero.png", "two.png"], "all zero"),
         ([*MARKED[:5], "one.png"], "1 masks for 2 labels"),
         (["extract", "squares.png", "--refine-masks"], "--refine-masks redraws given masks"),
+        ([*MARKED, "--refine-text"], "--refine-text is for a refinement"),
         (["extract", "squares.png", "--body-parts"], "--body-parts"),
         ([*MARKED, "--axes", "colour blue"], "not one plain word"),
         ([*MARKED, "--axes", "object"], "another learned token"),
@@ -225,7 +227,9 @@ def test_the_demo_runs_end_to_end_on_the_bundled_model(
 
 
 def test_the_command_line_refines_and_composes(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([*MARKED, "--out", "out", "--refine", "4"]) == 0
+    assert main([*MARKED, "--out", "out", "--refine", "4", "--refine-text"]) == 0
+    adapted = {name.split("_")[1] for name in load_lora(Path("out/lora.safetensors")).up}
+    assert adapted == {"unet", "te"}
     out, err = capsys.readouterr()
     assert f"LoRA:          {files / 'out' / 'lora.safetensors'}" in out
     assert "refining weights 4/4" in err

@@ -68,7 +68,7 @@ def test_load_lora_weights_gives_our_prediction(
     backbone: StandaloneBackbone, theirs: Any, tmp_path: Path
 ) -> None:
     pytest.importorskip("peft", reason="diffusers loads LoRAs by peft, which is not installed")
-    lora = random_lora(backbone)
+    lora = random_lora(backbone, text=True)
     lora = dataclasses.replace(lora, up={key: 0.3 * value for key, value in lora.up.items()})
     path = save_lora(lora, tmp_path / "lora.safetensors", learned())
     text = backbone.encode_prompts([Prompt(("a ball",))]).repeat(2)
@@ -83,6 +83,14 @@ def test_load_lora_weights_gives_our_prediction(
         plain = backbone.predict(NOISY, TIMES, text)
     torch.testing.assert_close(found, ours, atol=1e-3, rtol=0)
     assert (ours - plain).abs().max() > 1e-2
+    said = backbone.encode_prompts([Prompt(("a ball",))], lora=load_lora(path))
+    options = {} if text.extra else {"device": "cpu", "num_images_per_prompt": 1}
+    with torch.no_grad():
+        heard = theirs.encode_prompt("a ball", do_classifier_free_guidance=False, **options)
+    torch.testing.assert_close(heard[0], said.context, atol=1e-4, rtol=0)
+    if text.extra:
+        torch.testing.assert_close(heard[2], said.pooled, atol=1e-4, rtol=0)
+    assert (said.context - text.context[:1]).abs().max() > 1e-2
 
 
 def test_automatic1111_finds_a_layer_for_every_key(backbone: StandaloneBackbone, model: TinyFamily) -> None:
