@@ -1,7 +1,7 @@
 """Several processes on one training, each with its own samples: gradients are averaged (data parallel).
 
-On a CPU one process per core, of one thread each, trains 1.7 times as many samples as one with all threads:
-small operations of a small network do not share well among threads.
+On a CPU with one thread each: small operations of a small network do not share well among threads. On two
+cores two processes trained 44 samples of the U-Net a second (`--compile`), one of two threads 33 (without).
 
 Started by torch's own launcher, `torchrun --nproc-per-node 2 tools/train_world.py ...`.
 """
