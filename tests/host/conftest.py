@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
-from graphs import DEMO, quick, workflow_graph
+from graphs import demo_graph
 
 from tools.comfy_client import Client, Run
 from tools.comfy_host import Host, Server, find_hosts, running
@@ -52,4 +52,4 @@ def page(server: Server) -> Iterator[Page]:
 @pytest.fixture(scope="session")
 def demo_run(server: Server) -> Run:
     """Workflow 1 with few steps, run once per host; its files are there for the tests that use them."""
-    return Client(server.url).run(quick(workflow_graph(DEMO)))
+    return Client(server.url).run(demo_graph())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from graphs import DEMO, find, quick, workflow_graph
+from graphs import demo_graph, find
 from PIL import Image, ImageStat
 from safetensors import safe_open
 
@@ -15,7 +15,7 @@ from tools.comfy_host import Server
 
 @pytest.fixture(scope="module")
 def graph() -> Graph:
-    return quick(workflow_graph(DEMO))
+    return demo_graph()
 
 
 def blank(picture: Image.Image) -> bool:
