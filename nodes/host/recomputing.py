@@ -54,11 +54,11 @@ def _wrap(block: nn.Module, around: Around) -> Callable[[], None]:
 
     def undo() -> None:
         if own:
-            block.forward = forward  # type: ignore[method-assign]
+            block.forward = forward
         else:
             del block.forward
 
-    block.forward = run  # type: ignore[method-assign]
+    block.forward = run
     return undo
 
 

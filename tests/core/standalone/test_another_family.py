@@ -9,7 +9,7 @@ import pytest
 import torch
 from diffusers import AutoencoderTiny, UNet2DConditionModel
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from ice_core.errors import IceError
 from ice_core.model.backbone import Backbone, Prompt, TextFeatures
@@ -23,6 +23,7 @@ class TwoEncoders:
     """Stands for SDXL's two: their widths add up, and the U-Net is told a pooled text and sizes as well."""
 
     widths: Mapping[str, int] = {"clip_l": 24, "clip_g": 40}
+    adaptable: Mapping[str, nn.Linear] = {}
 
     def word_rows(self, text: str) -> dict[str, Tensor]:
         return {name: torch.zeros(1, width) for name, width in self.widths.items()}
