@@ -15,7 +15,7 @@ from ice_core.figures.plots import loss_plot
 from ice_core.figures.rows import GAP, TILE, Row, concept_row
 from ice_core.files.images import to_pil
 
-_MARGIN, _CLOSING, _BETWEEN = 36, 68, 30
+_MARGIN, _OPENING, _BETWEEN = 36, 68, 30
 
 
 def contact_sheet(
@@ -46,10 +46,10 @@ def contact_sheet(
         ("losses", loss_plot(losses, switch, (plot_width, height), refinement)),
     )
     head, label, between = 84, 30, 34
-    panels_below = [composition_panel(composition, width) for composition in compositions]
-    closing = between + _CLOSING if panels_below else 0
-    total = head + label + height + sum(between + row.height for row in drawn) + closing
-    total += sum(panel.height for panel in panels_below) + _BETWEEN * max(0, len(panels_below) - 1)
+    together = [composition_panel(composition, width) for composition in compositions]
+    opening = between + _OPENING if together else 0
+    total = head + label + height + sum(between + row.height for row in drawn) + opening
+    total += sum(part.height for part in together) + _BETWEEN * max(0, len(together) - 1)
     sheet = Image.new("RGB", (width + 2 * _MARGIN, total + 2 * _MARGIN), (255, 255, 255))
     draw = ImageDraw.Draw(sheet)
     heading(draw, (_MARGIN, _MARGIN + 16), title, 30, width)
@@ -59,18 +59,18 @@ def contact_sheet(
         heading(draw, (x, y + 12), name, 16, panel)
         sheet.paste(picture, (x, y + label))
     y = _MARGIN + head + label + height
-    if panels_below:
+    if together:
         draw.line((_MARGIN, y + between // 2, _MARGIN + width, y + between // 2), fill=LINE)
         y += between
         heading(draw, (_MARGIN, y + 16), "put together", 26, width)
         small(
             draw, (_MARGIN, y + 46), "the look of one on the shape of another, three noises each", 15, width
         )
-        y += _CLOSING
-    for part in panels_below:
+        y += _OPENING
+    for i, part in enumerate(together):
+        y += _BETWEEN * bool(i)
         sheet.paste(part, (_MARGIN, y))
-        y += part.height + _BETWEEN
-    y -= _BETWEEN * bool(panels_below)
+        y += part.height
     for row in drawn:
         draw.line((_MARGIN, y + between // 2, _MARGIN + width, y + between // 2), fill=LINE)
         y += between
