@@ -6,7 +6,7 @@ becomes W x + alpha / rank * up down x. W stays as it is: the sum is made while 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -33,9 +33,14 @@ def kohya_name(path: str, of: str = UNET) -> str:
     return f"{of}_{path.replace('.', '_')}"
 
 
-def text_layer(of: str, number: int, projection: str) -> str:
-    """An attention projection of a CLIP text encoder's layer: "lora_te_text_model_encoder_layers_0_..."."""
-    return kohya_name(f"text_model.encoder.layers.{number}.self_attn.{projection}", of)
+def text_projections(of: str, layers: Iterable[Any]) -> dict[str, nn.Linear]:
+    """The attention projections of a CLIP text encoder's layers, first to last, by their names in LoRA files:
+    "lora_te_text_model_encoder_layers_0_self_attn_q_proj"."""
+    return {
+        kohya_name(f"text_model.encoder.layers.{n}.self_attn.{name}", of): getattr(layer.self_attn, name)
+        for n, layer in enumerate(layers)
+        for name in TEXT_PROJECTIONS
+    }
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,11 @@ class LoraTarget:
     name: str
     inputs: int
     outputs: int
+
+
+def targets_of(layers: Mapping[str, nn.Linear]) -> dict[str, LoraTarget]:
+    """What a LoRA can adapt, of layers by their names."""
+    return {name: LoraTarget(name, layer.in_features, layer.out_features) for name, layer in layers.items()}
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import torch
@@ -13,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from ice_core.errors import IceError
 from ice_core.model.attention import AttentionRecorder
 from ice_core.model.backbone import Prompt, TextFeatures, all_lora_targets
-from ice_core.model.lora import Lora, LoraTarget, applied
+from ice_core.model.lora import Lora, LoraTarget, applied, targets_of
 from ice_core.standalone.architecture import Architecture
 from ice_core.standalone.attention import adaptable_layers, make_recordable
 from ice_core.standalone.schedule import signal_variances
@@ -123,19 +124,13 @@ class StandaloneBackbone:
     def saves_memory(self) -> bool:
         return self._saves_memory
 
-    @property
+    @cached_property
     def lora_targets(self) -> Mapping[str, LoraTarget]:
-        return {
-            name: LoraTarget(name, layer.in_features, layer.out_features)
-            for name, layer in self._adaptable.items()
-        }
+        return targets_of(self._adaptable)
 
-    @property
+    @cached_property
     def text_lora_targets(self) -> Mapping[str, LoraTarget]:
-        return {
-            name: LoraTarget(name, layer.in_features, layer.out_features)
-            for name, layer in self.text.adaptable.items()
-        }
+        return targets_of(self.text.adaptable)
 
     def checkpoint_gradients(self) -> None:
         """From now on compute the U-Net's activations again in the backward pass instead of keeping them:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ice_core.errors import IceError
 from ice_core.model.backbone import Prompt, TextFeatures, Token
-from ice_core.model.lora import TEXT, TEXT_PROJECTIONS, text_layer
+from ice_core.model.lora import TEXT, text_projections
 from ice_core.standalone.tokenizer import END, START, piece_ids
 
 if TYPE_CHECKING:
@@ -61,12 +61,7 @@ class ClipText:
     @cached_property
     def adaptable(self) -> dict[str, nn.Linear]:
         """The projections of every attention, by the names a LoRA has for them."""
-        layers = enumerate(self._inner.encoder.layers)
-        return {
-            text_layer(self.in_loras, n, name): getattr(layer.self_attn, name)
-            for n, layer in layers
-            for name in TEXT_PROJECTIONS
-        }
+        return text_projections(self.in_loras, self._inner.encoder.layers)
 
     @property
     def widths(self) -> Mapping[str, int]:

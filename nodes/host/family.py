@@ -95,8 +95,8 @@ class Text(Protocol):
         lora: Lora | None = None,
     ) -> TextFeatures:
         """Features of the prompts, contexts of the first `contexts` of them (None: all) as Backbone has it;
-        terms of a LoRA that are of other layers are left alone;
-        `extra` is what the family's denoiser is told beside it."""
+        `extra` is what the family's denoiser is told beside it. Terms of a LoRA that are of other layers are
+        left alone."""
 
     def conditioning(self, prompt: Prompt) -> Any:
         """The host's CONDITIONING of a prompt, as CLIP Text Encode makes it: weights such as (red:1.2) and

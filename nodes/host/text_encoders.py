@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ice_core.model.backbone import Prompt, TextFeatures, check_rows
-from ice_core.model.lora import TEXT, TEXT_PROJECTIONS, Lora, LoraTarget, applied, text_layer
+from ice_core.model.lora import TEXT, Lora, LoraTarget, applied, targets_of, text_projections
 
 from .clip_encoder import ClipEncoder, Entry
 from .clip_layers import differentiable, end_to_end
@@ -41,18 +41,14 @@ class ClipText:
         """The projections of every attention, by the names a LoRA has for them."""
         single = len(self._encoders) == 1
         return {
-            text_layer(of, n, name): getattr(layer.self_attn, name)
+            name: layer
             for of, encoder in zip(TEXT[:1] if single else TEXT[1:], self._encoders, strict=True)
-            for n, layer in enumerate(encoder.layers)
-            for name in TEXT_PROJECTIONS
+            for name, layer in text_projections(of, encoder.layers).items()
         }
 
-    @property
+    @cached_property
     def lora_targets(self) -> Mapping[str, LoraTarget]:
-        return {
-            name: LoraTarget(name, layer.in_features, layer.out_features)
-            for name, layer in self._projections.items()
-        }
+        return targets_of(self._projections)
 
     @property
     def widths(self) -> Mapping[str, int]:

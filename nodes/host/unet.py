@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from ice_core.errors import IceError
 from ice_core.model.attention import AttentionRecorder, Kind
 from ice_core.model.backbone import TextFeatures
-from ice_core.model.lora import PROJECTIONS, Lora, LoraTarget, applied, kohya_name
+from ice_core.model.lora import PROJECTIONS, Lora, LoraTarget, applied, kohya_name, targets_of
 
 from .family import ONLY, Prediction
 from .recomputing import blocks_of, recomputed
@@ -103,10 +103,7 @@ class UNet:
 
     @cached_property
     def lora_targets(self) -> Mapping[str, LoraTarget]:
-        return {
-            name: LoraTarget(name, layer.in_features, layer.out_features)
-            for name, layer in self._projections.items()
-        }
+        return targets_of(self._projections)
 
     @cached_property
     def _recomputable(self) -> tuple[nn.Module, ...]:

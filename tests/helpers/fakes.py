@@ -13,10 +13,10 @@ from torch import Tensor
 from ice_core.errors import IceError
 from ice_core.model.attention import AttentionRecorder
 from ice_core.model.backbone import Prompt, TextFeatures, Token, all_lora_targets
-from ice_core.model.lora import TEXT, Lora, LoraTarget, kohya_name, text_layer
+from ice_core.model.lora import TEXT, Lora, LoraTarget, kohya_name
 
 WIDTH, CONTEXT = 16, 20
-TEXT_LAYER = text_layer(TEXT[0], 0, "out_proj")
+TEXT_LAYER = kohya_name("text_model.encoder.layers.0.self_attn.out_proj", TEXT[0])
 
 
 def layer(kind: str) -> str:
