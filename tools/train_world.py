@@ -9,8 +9,10 @@
 Several processes train the U-Net together, which is where the time goes; the other stages each would do for
 itself, so that they come before, in one.
 
-Each stage keeps its state in --folder (the user's cache) and goes on where it stopped. With an accelerator
-raise the step counts; on two CPU cores the defaults take some hours.
+Each stage keeps its state in --folder (the user's cache) and goes on where it stopped. On two CPU cores the
+defaults take some hours. An accelerator takes more at once; there let the clock end a stage:
+
+    python tools/train_world.py --from-shipped --only vae --vae-steps 100000 --minutes vae=2
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ from ice_core.standalone.ldm import text_state_from_open_clip, to_original_layou
 from ice_core.world.architecture import METADATA
 from ice_core.world.bundled import CLIP_FILE, MODEL_FILE, WEIGHTS
 
-STAGES = ("vae", "clip", "judge", "unet", "decoder", "export")
+STAGES = ("render", "vae", "clip", "judge", "unet", "decoder", "export")
 
 
 def _latents(
@@ -73,6 +75,14 @@ def _judge_file(out: Path) -> Path:
     return JUDGE_FILE if out == WEIGHTS else out / JUDGE_FILE.name
 
 
+def _minutes(text: str) -> tuple[str, float]:
+    """ "unet=30" -> ("unet", 30.0)."""
+    stage, _, number = text.partition("=")
+    if stage not in ("vae", "judge", "unet", "decoder"):
+        raise argparse.ArgumentTypeError(f"{text!r}: vae, judge, unet or decoder, '=' and minutes")
+    return stage, float(number)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--folder", type=Path, default=default_cache_folder() / "world-training")
@@ -90,6 +100,14 @@ def main() -> None:
     parser.add_argument("--judge-steps", type=int, default=900)
     parser.add_argument("--decoder-steps", type=int, default=600)
     parser.add_argument("--unet-steps", type=int, default=5000)
+    parser.add_argument(
+        "--minutes",
+        type=_minutes,
+        nargs="+",
+        default=[],
+        metavar="STAGE=MINUTES",
+        help="end a stage after so long (not clip; not with torchrun)",
+    )
     parser.add_argument("--unet-peak", type=float, default=1.0, help="its highest learning rate, as a share")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads, 0 for all cores")
@@ -99,19 +117,23 @@ def main() -> None:
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
-    device, folder = torch.device(args.device), args.folder
+    device, folder, minutes = torch.device(args.device), args.folder, dict(args.minutes)
     args.out.mkdir(parents=True, exist_ok=True)
 
+    torch.set_float32_matmul_precision("high")
     start = shipped() if args.from_shipped else Shipped()
+    if "render" in args.only:
+        training_set(folder, args.scenes)
+        judge_set(folder, args.judge_scenes)
     if "judge" in args.only:
         data = judge_set(folder, args.judge_scenes)
         held_out = 512
         train = RenderedSet(data.scenes[held_out:], data.images[held_out:], data.masks[held_out:])
         test = RenderedSet(data.scenes[:held_out], data.images[:held_out], data.masks[:held_out])
-        model = judge.train(train, args.judge_steps, device, start.judge)
+        model = judge.train(train, args.judge_steps, device, start.judge, minutes.get("judge"))
         print("judge on held-out renders:", judge.accuracy(model, test, device))
         save_file(_half(model.state_dict()), _judge_file(args.out))
-    if set(args.only) <= {"judge"}:
+    if set(args.only) <= {"render", "judge"}:
         return
 
     data = training_set(folder, args.scenes)
@@ -121,17 +143,28 @@ def main() -> None:
         return int(getattr(args, f"{stage}_steps")) if stage in args.only else 0
 
     if set(args.only) & {"vae", "unet", "decoder", "export"}:
-        autoencoder = vae.train(folder, data, steps("vae"), device, start.vae)
+        autoencoder = vae.train(folder, data, steps("vae"), device, start.vae, minutes.get("vae"))
     if set(args.only) & {"clip", "unet", "export"}:
         towers = clip.train(folder, data, steps("clip"), args.text_steps, device, start.clip)
     if set(args.only) & {"unet", "decoder", "export"}:
         latents = _latents(folder, autoencoder, data, args.unet_scenes, device)
     if set(args.only) & {"unet", "export"}:
         unet = denoiser.train(
-            folder, data, latents, towers, steps("unet"), device, start.unet, args.compile, args.unet_peak
+            folder,
+            data,
+            latents,
+            towers,
+            steps("unet"),
+            device,
+            start.unet,
+            args.compile,
+            args.unet_peak,
+            minutes.get("unet"),
         )
     if set(args.only) & {"decoder", "export"}:
-        vae.train_decoder(folder, autoencoder, data, latents, steps("decoder"), device)
+        vae.train_decoder(
+            folder, autoencoder, data, latents, steps("decoder"), device, minutes.get("decoder")
+        )
     if "export" in args.only:
         _export(args.out, unet, autoencoder, towers)
 

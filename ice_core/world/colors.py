@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from functools import cache
+from functools import cache, lru_cache
 
 import numpy as np
 import torch
@@ -88,6 +88,8 @@ _SECOND: dict[str, tuple[tuple[float, float], tuple[float, float], tuple[float, 
     "gray": ((52, 66), (0, 4), (0, 6.28)),
     "black": ((14, 24), (0, 5), (0, 6.28)),
 }
+_REMEMBERED = 1 << 17
+"""Colors whose words are kept: captions ask for the same ones over and over."""
 _CONTRAST, _DARK_CONTRAST = 18.0, 34.0
 """Least difference of lightness between the two paints; dark ones need more, since shading darkens both."""
 
@@ -130,6 +132,7 @@ def distances(rgb: object, fine: bool = False) -> tuple[tuple[str, ...], np.ndar
     return names, lab_difference(lab(rgb)[..., None, :], middles)
 
 
+@lru_cache(maxsize=_REMEMBERED)
 def color_words(rgb: RGB) -> tuple[str, ...]:
     """Plain names that are true of a color, the nearest first: two where it lies between two names."""
     names, far = distances(rgb)
@@ -138,7 +141,7 @@ def color_words(rgb: RGB) -> tuple[str, ...]:
     return tuple(names[i] for i in near[:2])
 
 
-@cache
+@lru_cache(maxsize=_REMEMBERED)
 def mixture(rgb: RGB) -> tuple[tuple[str, float], ...]:
     """Names and weights (sum 1) whose middles mix to a color in CIELAB, of the few names around it.
 
@@ -155,6 +158,7 @@ def mixture(rgb: RGB) -> tuple[tuple[str, float], ...]:
     return tuple((names[i], float(w)) for i, w in zip(nearest, weights, strict=True) if w > 0.02)
 
 
+@lru_cache(maxsize=_REMEMBERED)
 def fine_word(rgb: RGB) -> str | None:
     """The nearest of all names, where it is a finer one and near enough to be said."""
     names, far = distances(rgb, fine=True)
@@ -162,6 +166,7 @@ def fine_word(rgb: RGB) -> str | None:
     return names[best] if names[best] in FINE_NAMES and far[best] < FINE_WITHIN else None
 
 
+@lru_cache(maxsize=_REMEMBERED)
 def shade_word(rgb: RGB) -> str | None:
     """ "dark", "light" or "pale", as the color differs from the middle of its name's range, or None."""
     from skimage.color import lab2lch

@@ -6,10 +6,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from world.captioned import captioned_batches
+from world.checkpoint import Budget
 from world.clip import axis_loss, build, color_truth
+from world.data import RenderedSet
 from world.denoiser import encode_text, grounding_loss
 from world.muon import Muon, optimizers, orthogonalized, set_share
 from world.tokens import pieces, plain, tokenize
+from world.vae import Pictures
 
 from ice_core.world.captions import Caption, Word
 from ice_core.world.scenes import sample_scene
@@ -57,9 +61,9 @@ def test_a_mixed_word_is_the_mean_of_its_rows_at_their_mean_norm() -> None:
     model = build().eval()
     mixed = Caption((Word("a"), Word("red", (0,), (("red", 0.25), ("blue", 0.75)))), (), None)
     tokens = tokenize([mixed])
-    ((row, position, parts),) = tokens.mixes
-    assert (row, position) == (0, 2)
-    assert parts == ((pieces("red")[0], 0.25), (pieces("blue")[0], 0.75))
+    assert tokens.mixed_at.tolist() == [[0, 2]]
+    assert tokens.mixed_ids.tolist() == [[pieces("red")[0], pieces("blue")[0]]]
+    assert tokens.mixed_weights.tolist() == [[0.25, 0.75]]
     with torch.no_grad():
         table = model.token_embedding.weight
         plain_text, mixed_text = encode_text(model, tokenize([plain("a red")])), encode_text(model, tokens)
@@ -102,3 +106,46 @@ def test_grounding_is_least_when_a_words_attention_lies_on_its_object() -> None:
     on[0, :8, 1], off[0, 8:, 1] = 0.5, 0.5
     active = torch.ones(1)
     assert grounding_loss([on], owners, masks, active) < grounding_loss([off], owners, masks, active)
+
+
+@pytest.mark.parametrize("side", [64, 128])
+def test_the_autoencoder_sees_pieces_of_pictures_and_the_weights_of_their_own_pixels(side: int) -> None:
+    rng = torch.Generator().manual_seed(0)
+    images = torch.randint(256, (3, 3, 128, 128), generator=rng, dtype=torch.uint8)
+    masks = torch.zeros(3, 3, 128, 128, dtype=torch.bool)
+    masks[:, 1, 70:100, 20:60] = True
+    pictures = Pictures.of(RenderedSet([], images, masks), torch.device("cpu"))
+    top, left = (torch.tensor([0, 128 - side]) // 8 * 8 for _ in range(2))
+    cut, weight = pictures.pieces(torch.tensor([2, 1]), top, left, side)
+    for n, (picture, corner) in enumerate([(2, 0), (1, 128 - side)]):
+        window = (slice(corner, corner + side), slice(corner, corner + side))
+        torch.testing.assert_close(cut[n], images[picture][(slice(None), *window)] / 127.5 - 1)
+        assert torch.equal(weight[n, 0] > 1, masks[picture, 1][window])
+    cut, weight = pictures.crops(40, side, rng)
+    assert cut.shape == (40, 3, side, side)
+    assert ((weight - 1).mean((1, 2, 3)) > 0).float().mean() > 0.9
+    whole = (images / 127.5 - 1).unfold(2, side, 8).unfold(3, side, 8).permute(0, 2, 3, 1, 4, 5).flatten(0, 2)
+    both = torch.cat([whole, whole.flip(-1)])
+    assert all((piece == both).flatten(1).all(1).any() for piece in cut)
+
+
+def test_what_is_done_goes_by_steps_or_by_the_clock_whichever_is_further() -> None:
+    assert Budget(200).done(50) == 0.25
+    assert Budget(0, minutes=5.0).done(0) == 1
+    late = Budget(200, minutes=1.0, spent=45.0)
+    assert late.done(50) == pytest.approx(0.75, abs=0.01)
+    assert late.done(180) == 0.9
+
+
+def test_captions_come_out_the_same_from_the_same_seed_and_every_worker_has_scenes_of_its_own() -> None:
+    scenes = [sample_scene(i) for i in range(12)]
+    for workers in (0, 2):
+        first, again = (captioned_batches(scenes, 6, 3, workers) for _ in range(2))
+        for n in range(4):
+            (picked, tokens), (picked_again, tokens_again) = next(first), next(again)
+            assert torch.equal(picked, picked_again)
+            assert torch.equal(tokens.ids, tokens_again.ids)
+            assert torch.equal(tokens.mixed_weights, tokens_again.mixed_weights)
+            assert tokens.ids.shape == (6, 77)
+            if workers:
+                assert (picked % 2 == n % 2).all()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:
@@ -42,8 +42,48 @@ class Average:
     @torch.no_grad()
     def update(self, module: nn.Module, step: int) -> None:
         decay = min(self.decay, (1 + step) / (10 + step))
-        for key, value in module.state_dict().items():
-            self.state[key].lerp_(value.float(), 1 - decay)
+        current = [value.float() for value in module.state_dict().values()]
+        torch._foreach_lerp_(list(self.state.values()), current, 1 - decay)
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        for key, value in self.state.items():
+            value.copy_(state[key])
+
+
+@dataclass
+class Budget:
+    """How much of a stage is done: of its steps, or of its minutes where that is more.
+
+    A machine that is lent for a while is best used by the clock. spent: seconds of earlier runs.
+    """
+
+    steps: int
+    minutes: float | None = None
+    spent: float = 0.0
+    since: float = field(default_factory=time.monotonic)
+
+    def seconds(self) -> float:
+        return self.spent + time.monotonic() - self.since
+
+    def done(self, step: int) -> float:
+        """0..1, the share that lies behind before this step."""
+        timed = self.seconds() / (60 * self.minutes) if self.minutes and self.steps else 0.0
+        return max(step / self.steps if self.steps else 1.0, timed)
+
+
+@dataclass
+class Due:
+    """True once in so many seconds: when to save a state."""
+
+    seconds: float = 60.0
+    last: float = field(default_factory=time.monotonic)
+
+    def __call__(self) -> bool:
+        now = time.monotonic()
+        if now - self.last < self.seconds:
+            return False
+        self.last = now
+        return True
 
 
 @dataclass
@@ -52,16 +92,19 @@ class Log:
 
     name: str
     every: int = 50
-    sums: dict[str, float] = field(default_factory=dict)
+    sums: dict[str, float | Tensor] = field(default_factory=dict)
     count: int = 0
     since: float = field(default_factory=time.monotonic)
 
-    def add(self, step: int, total: int, batch: int, **values: float) -> None:
+    def add(self, step: int, total: int, batch: int, **values: float | Tensor) -> None:
+        """Tensors are read when they are printed: a step does not wait for an accelerator."""
         for key, value in values.items():
-            self.sums[key] = self.sums.get(key, 0.0) + value
+            self.sums[key] = self.sums.get(key, 0.0) + (
+                value.detach() if isinstance(value, Tensor) else value
+            )
         self.count += 1
         if self.count == self.every:
             speed = self.count * batch / (time.monotonic() - self.since)
-            means = "  ".join(f"{k} {v / self.count:.4f}" for k, v in self.sums.items())
+            means = "  ".join(f"{k} {float(v) / self.count:.4f}" for k, v in self.sums.items())
             print(f"{self.name} {step}/{total}  {means}  {speed:.0f}/s", flush=True)
             self.sums, self.count, self.since = {}, 0, time.monotonic()

@@ -66,8 +66,10 @@ def rendered_set(
             for done, _ in enumerate(pool.map(_render_chunk, missing), 1):
                 print(f"rendered {name}: {done * CHUNK} of {len(missing) * CHUNK}", flush=True)
     chunks = [torch.load(job[0], weights_only=True) for job in jobs]
+    with ProcessPoolExecutor(max_workers=os.cpu_count()) as pool:
+        scenes = [scene for chunk in pool.map(_scenes, jobs) for scene in chunk]
     return RenderedSet(
-        [scene for job in jobs for scene in _scenes(job)],
+        scenes,
         torch.cat([c["images"] for c in chunks]),
         torch.cat([c["masks"] for c in chunks]),
     )

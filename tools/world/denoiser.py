@@ -11,7 +11,6 @@ at every resolution and for t < 700.
 
 from __future__ import annotations
 
-import random
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +21,15 @@ from diffusers import DDPMScheduler, UNet2DConditionModel
 from torch import Tensor, nn
 
 from ice_core.world.architecture import UNET_CONFIG
-from ice_core.world.captions import caption, mixed
-from world.checkpoint import Average, Log, learning_rate, load_state, save_state
+from world.captioned import captioned_batches
+from world.checkpoint import Average, Budget, Due, Log, learning_rate, load_state, save_state
 from world.data import RenderedSet
 from world.muon import optimizers, set_share
 from world.processes import average_gradients, join
-from world.tokens import Tokens, plain, tokenize
+from world.scale import scale_for
+from world.tokens import Tokens
 
-BATCH, MUON_RATE, PLAIN_RATE = 32, 0.01, 8e-4
-CAPTION_DROPOUT = 0.1
-MIXED_CAPTIONS, MIXED_WORDS = 0.5, 0.6
-"""Share of captions with mixtures of words in them, and of their property words that are mixed."""
+MUON_RATE, PLAIN_RATE = 0.01, 8e-4
 GROUNDING_WEIGHT, GROUNDING_BELOW = 0.02, 700
 OBJECT_WEIGHT = 2.0
 """How much more an object's pixels count than the ground's: grounds come out right long before objects do."""
@@ -41,7 +38,7 @@ LEAST_MASS = 0.15
 
 
 class CrossAttentionProbe:
-    """diffusers attention processor: explicit softmax where it is wanted, its probabilities kept."""
+    """diffusers attention processor that keeps the probabilities of cross-attention, averaged over heads."""
 
     def __init__(self) -> None:
         self.maps: list[Tensor] = []
@@ -59,11 +56,13 @@ class CrossAttentionProbe:
             layer(x).unflatten(-1, (attn.heads, -1)).transpose(1, 2)
             for layer, x in ((attn.to_q, hidden_states), (attn.to_k, context), (attn.to_v, context))
         )
-        weights = (query * attn.scale @ key.transpose(-1, -2)).softmax(-1)
-        if encoder_hidden_states is not None:
+        if encoder_hidden_states is None:
+            out = F.scaled_dot_product_attention(query, key, value, scale=attn.scale)
+        else:
+            weights = (query * attn.scale @ key.transpose(-1, -2)).softmax(-1)
             self.maps.append(weights.float().mean(1))
-        out = (weights.to(value.dtype) @ value).transpose(1, 2).flatten(-2)
-        return attn.to_out[0](out)
+            out = weights.to(value.dtype) @ value
+        return attn.to_out[0](out.transpose(1, 2).flatten(-2))
 
 
 def grounding_loss(maps: list[Tensor], owners: Tensor, masks: Tensor, active: Tensor) -> Tensor:
@@ -89,26 +88,6 @@ def grounding_loss(maps: list[Tensor], owners: Tensor, masks: Tensor, active: Te
     return total / len(maps)
 
 
-def _batch(
-    latents: Tensor, data: RenderedSet, masks: Tensor, rng: random.Random
-) -> tuple[Tensor, Tokens, Tensor]:
-    """Latents [B, 8, 16, 16], captions, masks [B, 4, 16, 16] (three objects and ground).
-
-    Half of the captions say some properties by mixtures of words.
-    """
-    picked = [rng.randrange(len(latents)) for _ in range(BATCH)]
-    x, m = latents[picked].float(), masks[picked].float()
-    said = []
-    for scene in (data.scenes[i] for i in picked):
-        text = caption(scene, rng)
-        if rng.random() < CAPTION_DROPOUT:
-            text = plain("")
-        elif rng.random() < MIXED_CAPTIONS:
-            text = mixed(text, scene, rng, MIXED_WORDS)
-        said.append(text)
-    return x, tokenize(said), m
-
-
 def latent_masks(data: RenderedSet) -> Tensor:
     """[N, 4, 16, 16] half: coverage of each object and of the ground."""
     cover = torch.cat([F.avg_pool2d(m.float(), 8) for m in data.masks.split(512)])
@@ -121,21 +100,22 @@ def encode_text(model: open_clip.CLIP, tokens: Tokens) -> Tensor:
     A mixture of rows is brought to the mean of its rows' norms, as learned tokens are.
     """
     table = model.token_embedding.weight
-    rows = table[tokens.ids.to(table.device)]
-    for row, position, parts in tokens.mixes:
-        ids, weights = zip(*parts, strict=True)
-        share = torch.tensor(weights, device=table.device)
-        picked = table[list(ids)]
-        mixed = share @ picked
-        rows[row, position] = mixed * (share @ picked.norm(dim=-1)) / mixed.norm()
+    tokens = tokens.to(table.device)
+    rows = table[tokens.ids]
+    if len(tokens.mixed_at):
+        parts, weights = table[tokens.mixed_ids], tokens.mixed_weights[..., None]
+        mixed = (weights * parts).sum(1)
+        norms = (weights * parts.norm(dim=-1, keepdim=True)).sum(1)
+        row, position = tokens.mixed_at.unbind(1)
+        rows[row, position] = mixed * norms / mixed.norm(dim=-1, keepdim=True)
     x = rows + model.positional_embedding
     return model.ln_final(model.transformer(x, attn_mask=model.attn_mask))
 
 
-def _timesteps(rng: torch.Generator) -> Tensor:
-    """[B], uniform, but every third from 400 to 900: there kinds and places are decided."""
-    t = torch.randint(1000, (BATCH,), generator=rng)
-    t[::3] = torch.randint(400, 900, (len(t[::3]),), generator=rng)
+def _timesteps(count: int, rng: torch.Generator) -> Tensor:
+    """[count], uniform, but every third from 400 to 900: there kinds and places are decided."""
+    t = torch.randint(1000, (count,), generator=rng, device=rng.device)
+    t[::3] = torch.randint(400, 900, (len(t[::3]),), generator=rng, device=rng.device)
     return t
 
 
@@ -153,11 +133,12 @@ def train(
     initial: dict[str, Tensor] | None = None,
     compiled: bool = False,
     peak: float = 1.0,
+    minutes: float | None = None,
 ) -> UNet2DConditionModel:
-    """Train to `steps`, or go on from the state in `folder`, else from `initial` weights.
+    """Train to `steps` or for `minutes`, or go on from the state in `folder`, else from `initial` weights.
 
-    Each of several processes draws BATCH samples per step. peak: of the learning rate, as a share of the one
-    that training from nothing begins with.
+    Each of several processes draws a batch per step. peak: of the learning rate, as a share of the one that
+    training from nothing begins with.
     """
     rank, together = join()
     torch.manual_seed(0)
@@ -168,24 +149,26 @@ def train(
     unet.set_attn_processor(probe)
     denoise = torch.compile(unet) if compiled else unet
     active = optimizers(unet, MUON_RATE, PLAIN_RATE)
-    average, start = Average(unet, 0.998), 0
+    average, start, budget = Average(unet, 0.998), 0, Budget(steps, minutes)
     if state := load_state(folder / "unet.pt"):
         unet.load_state_dict(state["model"])
         for optimizer, saved in zip(active, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
-        average.state, start = state["average"], state["step"]
-    seed = start * together + rank
-    rng = random.Random(seed)
-    noise_rng = torch.Generator().manual_seed(seed)
-    masks = latent_masks(data)
+        average.load(state["average"])
+        start, budget.spent = state["step"], state.get("seconds", 0.0)
+    seed, scale = start * together + rank, scale_for(device)
+    rng = torch.Generator(device).manual_seed(seed)
+    latents, masks = latents.to(device), latent_masks(data).to(device)
     alphas = schedule().alphas_cumprod.to(device)
-    log = Log("unet", every=50)
-    for step in range(start, steps):
-        set_share(active, learning_rate(step / steps, peak))
-        x, tokens, m = _batch(latents, data, masks, rng)
-        x, m, owners = x.to(device), m.to(device), tokens.owners.to(device)
-        t = _timesteps(noise_rng).to(device)
-        noise = torch.randn(x.shape, generator=noise_rng).to(device)
+    log, due, step = Log("unet", every=50), Due(), start
+    batches = captioned_batches(data.scenes[: len(latents)], scale.unet_batch, seed, scale.workers)
+    while (done := budget.done(step)) < 1:
+        set_share(active, learning_rate(done, peak))
+        picked, tokens = next(batches)
+        picked, tokens = picked.to(device), tokens.to(device)
+        x, m, owners = latents[picked].float(), masks[picked].float(), tokens.owners
+        t = _timesteps(len(x), rng)
+        noise = torch.randn(x.shape, generator=rng, device=device)
         a = alphas[t].view(-1, 1, 1, 1)
         noisy = (a.sqrt() * x + (1 - a).sqrt() * noise).contiguous(memory_format=torch.channels_last)
         with torch.no_grad(), torch.autocast(device.type, torch.bfloat16):
@@ -207,18 +190,19 @@ def train(
         for optimizer in active:
             optimizer.step()
         average.update(unet, step)
+        step += 1
         if rank:
             continue
-        mse = squares.mean().item()
-        log.add(step + 1, steps, BATCH * together, error=error.item(), mse=mse, grounding=grounding.item())
-        if (step + 1) % 200 == 0 or step + 1 == steps:
+        log.add(step, steps, len(x) * together, error=error, mse=squares.mean(), grounding=grounding)
+        if budget.done(step) >= 1 or due():
             save_state(
                 folder / "unet.pt",
                 {
                     "model": unet.state_dict(),
                     "average": average.state,
                     "optimizers": [optimizer.state_dict() for optimizer in active],
-                    "step": step + 1,
+                    "step": step,
+                    "seconds": budget.seconds(),
                 },
             )
     unet.load_state_dict(average.state)

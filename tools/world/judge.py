@@ -8,12 +8,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ice_core.world.colors import lab, lab_difference
-from world.checkpoint import Log, learning_rate
+from world.checkpoint import Budget, Log, learning_rate
 from world.data import RenderedSet
 from world.judging import GAUGES, JUDGED, Judge
 from world.muon import optimizers, set_share
+from world.scale import scale_for
 
-BATCH, MUON_RATE, PEAK_RATE = 64, 0.02, 2e-3
+MUON_RATE, PEAK_RATE = 0.02, 2e-3
 GAUGE_WEIGHT = 4.0
 
 
@@ -40,50 +41,60 @@ def _gauges(data: RenderedSet) -> tuple[dict[str, Tensor], Tensor]:
 
 def _augment(x: Tensor, rng: torch.Generator) -> Tensor:
     """Mirror, soften and grain, so that slightly blurred pictures are not strange to the judge."""
-    if torch.rand((), generator=rng) < 0.5:
+
+    def drawn(*size: int) -> Tensor:
+        return torch.rand(size, generator=rng, device=rng.device)
+
+    if drawn() < 0.5:
         x = x.flip(-1)
-    if torch.rand((), generator=rng) < 0.5:
-        share = torch.rand((), generator=rng)
+    if drawn() < 0.5:
+        share = drawn()
         x = share * x + (1 - share) * F.avg_pool2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), 3, 1)
     # Little of it: brightness is part of what the gauges read.
-    gain = 0.97 + 0.06 * torch.rand(len(x), 1, 1, 1, generator=rng)
-    x = x * gain + 0.03 * torch.rand((), generator=rng) * torch.randn(x.shape, generator=rng)
+    gain = 0.97 + 0.06 * drawn(len(x), 1, 1, 1)
+    x = x * gain + 0.03 * drawn() * torch.randn(x.shape, generator=rng, device=rng.device)
     return x.clamp(0, 1)
 
 
 def train(
-    data: RenderedSet, steps: int, device: torch.device, initial: dict[str, Tensor] | None = None
+    data: RenderedSet,
+    steps: int,
+    device: torch.device,
+    initial: dict[str, Tensor] | None = None,
+    minutes: float | None = None,
 ) -> Judge:
-    """Train from nothing, or from those `initial` weights that still fit."""
+    """Train for `steps` or `minutes`, from nothing or from those `initial` weights that still fit."""
     torch.manual_seed(0)
     judge = Judge().to(device, memory_format=torch.channels_last)
     own = judge.state_dict()
     fitting = {k: v for k, v in (initial or {}).items() if k in own and own[k].shape == v.shape}
     judge.load_state_dict(own | fitting)
     active = optimizers(judge, MUON_RATE, PEAK_RATE, weight_decay=0.02)
-    rng, targets, log = torch.Generator().manual_seed(2), _targets(data), Log("judge")
-    gauges, patterned = _gauges(data)
-    for step in range(steps):
-        set_share(active, learning_rate(step / steps, 1.0))
-        picked = torch.randint(len(data.images), (BATCH,), generator=rng)
-        x = _augment(data.images[picked].float() / 255, rng).to(device)
+    rng, log, budget = torch.Generator(device).manual_seed(2), Log("judge"), Budget(steps, minutes)
+    images, targets = data.images.to(device), {a: t.to(device) for a, t in _targets(data).items()}
+    wanted, patterned = _gauges(data)
+    gauges, patterned = {name: t.to(device) for name, t in wanted.items()}, patterned.to(device).float()
+    step, batch = 0, scale_for(device).judge_batch
+    while (done := budget.done(step)) < 1:
+        set_share(active, learning_rate(done, 1.0))
+        picked = torch.randint(len(images), (batch,), generator=rng, device=device)
+        x = _augment(images[picked].float() / 255, rng)
         with torch.autocast(device.type, torch.bfloat16):
             logits = judge(x.contiguous(memory_format=torch.channels_last))
         logits = {name: value.float() for name, value in logits.items()}
-        loss = sum(
-            F.cross_entropy(logits[a], targets[a][picked].to(device), label_smoothing=0.02) for a in JUDGED
-        )
+        loss = sum(F.cross_entropy(logits[a], targets[a][picked], label_smoothing=0.02) for a in JUDGED)
         assert isinstance(loss, Tensor)
         for name in GAUGES:
-            error = (logits[name] - gauges[name][picked].to(device)).abs().mean(1)
-            counts = torch.ones(BATCH) if name == "base" else patterned[picked].float()
-            loss = loss + GAUGE_WEIGHT * (error * counts.to(device)).sum() / counts.sum().clamp(min=1)
+            error = (logits[name] - gauges[name][picked]).abs().mean(1)
+            counts = torch.ones_like(error) if name == "base" else patterned[picked]
+            loss = loss + GAUGE_WEIGHT * (error * counts).sum() / counts.sum().clamp(min=1)
         for optimizer in active:
             optimizer.zero_grad()
         loss.backward()
         for optimizer in active:
             optimizer.step()
-        log.add(step + 1, steps, BATCH, loss=loss.item())
+        step += 1
+        log.add(step, steps, batch, loss=loss)
     return judge.eval()
 
 

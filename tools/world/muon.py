@@ -20,16 +20,30 @@ _LEAST_SIDE = 8
 
 
 def orthogonalized(matrix: Tensor) -> Tensor:
-    """The nearest semi-orthogonal matrix, roughly: singular values come to lie in 0.7..1.2."""
+    """The nearest semi-orthogonal matrices [..., M, N], roughly: singular values come to lie in 0.7..1.2."""
     a, b, c = _COEFFICIENTS
     x = matrix.bfloat16()
-    tall = x.shape[0] > x.shape[1]
-    x = x.T if tall else x
-    x = x / (x.norm() + 1e-7)
+    tall = x.shape[-2] > x.shape[-1]
+    x = x.mT if tall else x
+    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
     for _ in range(_NEWTON_SCHULZ_STEPS):
-        gram = x @ x.T
+        gram = x @ x.mT
         x = a * x + (b * gram + c * gram @ gram) @ x
-    return (x.T if tall else x).float()
+    return (x.mT if tall else x).float()
+
+
+def _orthogonalized_all(matrices: Sequence[Tensor]) -> list[Tensor]:
+    """Those of one shape at once: an accelerator would spend its time on starting small products."""
+    by_shape: dict[torch.Size, list[int]] = {}
+    for n, matrix in enumerate(matrices):
+        by_shape.setdefault(matrix.shape, []).append(n)
+    done = list(matrices)
+    for members in by_shape.values():
+        for n, update in zip(
+            members, orthogonalized(torch.stack([matrices[n] for n in members])), strict=True
+        ):
+            done[n] = update
+    return done
 
 
 class Muon(torch.optim.Optimizer):
@@ -45,13 +59,15 @@ class Muon(torch.optim.Optimizer):
         for group in self.param_groups:
             weights = [weight for weight in group["params"] if weight.grad is not None]
             updates = []
-            for weight, own in zip(weights, processes.mine(weights), strict=True):
+            for weight in weights:
                 state = self.state[weight]
                 if not state:
                     state["momentum"] = torch.zeros_like(weight)
                 state["momentum"].lerp_(weight.grad, 1 - group["momentum"])
-                update = weight.grad.lerp(state["momentum"], group["momentum"]).flatten(1)
-                updates.append(orthogonalized(update) if own else torch.zeros_like(update))
+                updates.append(weight.grad.lerp(state["momentum"], group["momentum"]).flatten(1))
+            own = processes.mine(weights)
+            made = iter(_orthogonalized_all([u for u, m in zip(updates, own, strict=True) if m]))
+            updates = [next(made) if m else torch.zeros_like(u) for u, m in zip(updates, own, strict=True)]
             # Several processes share this work: to make an update costs more than to send it.
             processes.sum_all(updates)
             for weight, update in zip(weights, updates, strict=True):
