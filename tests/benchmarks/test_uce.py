@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from benchmarks import uce
+from ice_core.evaluation.concept_extraction import DrawnConcept
 from ice_core.files.images import save_png
 from ice_core.world.bundled import MODEL_FILE
 
@@ -24,10 +25,24 @@ def test_words_beat_pictures_that_ignore_the_tokens(
         save_png(source.image, folder / "img.png")
         for i, mask in enumerate(source.masks):
             save_png(mask, folder / f"mask{i}.png")
-    quick = ["--methods", "words", "nothing", "--pictures", "2", "--sampling-steps", "3", "--device", "cpu"]
+    quick = ["--methods", "words", "nothing", "--pictures", "2", "--sampling-steps", "10", "--device", "cpu"]
+    quick += ["--data", str(tmp_path / "data"), "--keep", str(tmp_path / "kept")]
     out = tmp_path / "uce.json"
-    assert uce.main(["--data", str(tmp_path / "data"), *quick, "--out", str(out)]) == 0
+    assert uce.main([*quick, "--workers", "2", "--out", str(out)]) == 0
     report = json.loads(out.read_text(encoding="utf-8"))
+    # A second run measures only what is missing, here by itself, and comes to the same figures.
+    kept = sorted((tmp_path / "kept").iterdir())
+    assert len(kept) == 3
+    kept[0].unlink()
+    times = [path.stat().st_mtime_ns for path in kept[1:]]
+    assert uce.main([*quick, "--out", str(out)]) == 0
+    assert sorted((tmp_path / "kept").iterdir()) == kept
+    assert [path.stat().st_mtime_ns for path in kept[1:]] == times
+    again = json.loads(out.read_text(encoding="utf-8"))
+    for features in ("bundled", "judge"):
+        for method, figures in report[features].items():
+            for name, value in figures.items():
+                assert again[features][method][name] == pytest.approx(value, abs=1e-3), (method, name)
     assert report["settings"]["concepts"] >= 4
     assert report["settings"]["encoders"] == {"bundled": "bundled", "judge": "judge"}
     for features in ("bundled", "judge"):
@@ -41,7 +56,7 @@ def test_words_beat_pictures_that_ignore_the_tokens(
 
 
 def test_pictures_without_masks_have_no_mask_columns() -> None:
-    drawn = uce.DrawnConcept(torch.ones(4), torch.ones(2, 4))
+    drawn = DrawnConcept(torch.ones(4), torch.ones(2, 4))
     figures = uce.summary([uce.DrawnPicture(torch.ones(4), torch.ones(2, 4), (drawn,) * 4)], [])
     assert figures["sim_i"] == 1
     assert "mean_iou" not in figures
