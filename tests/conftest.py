@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadFileScheduling
 
-HOST = Path(__file__).parent / "host"
+TESTS = Path(__file__).parent
+HOST = TESTS / "host"
 _SHARED = ("demo_run",)
 """Fixtures that take minutes: the files that use one go to the same process."""
 
@@ -18,17 +22,30 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", str(_threads))
 
 
-# First, before xdist takes down who belongs together.
-@pytest.hookimpl(tryfirst=True)
+@cache
+def _group(file: str) -> str:
+    """What goes to one process with the tests of a file, whose path is relative to the project."""
+    text = (TESTS.parent / file).read_text(encoding="utf-8")
+    return next((name for name in _SHARED if name in text), file)
+
+
+class Together(LoadFileScheduling):
+    """Whole files, and with a file those that share a long fixture with it.
+
+    xdist's own groups (`xdist_group`) are lost with a pytest whose test ids can no longer be changed.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        return _group(nodeid.split("::", 1)[0])
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Together:
+    return Together(config, log)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    shared: dict[Path, str] = {}
     for item in items:
         if HOST in item.path.parents:
             item.add_marker(pytest.mark.host)
-        for name in _SHARED:
-            if name in getattr(item, "fixturenames", ()):
-                shared[item.path] = name
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(shared.get(item.path, str(item.path))))
     # What takes longest comes first, so that neither process waits for the other in the end.
     items.sort(key=lambda item: HOST not in item.path.parents)
