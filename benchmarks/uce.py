@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import io
 import json
 import multiprocessing
 import sys
@@ -45,7 +44,8 @@ from ice_core.files.paths import atomic_write
 from ice_core.model.sampling import SamplingConfig
 from ice_core.run.defaults import AXES, BUNDLED_STEPS, METHODS
 from ice_core.training.config import STEPS, Method, TrainingConfig
-from ice_core.world.bundled import is_bundled
+from ice_core.world.bundled import CLIP_FILE, is_bundled
+from tools.world.judging import WEIGHTS as JUDGE_FILE
 
 RESAMPLES = 2000
 
@@ -77,12 +77,18 @@ def training_for(method: Method, seed: int, bundled: bool, steps: int | None) ->
 class Kept:
     """What was measured of each picture, in a folder: a killed run goes on there. None keeps nothing.
 
-    A picture is measured anew if it, its place, the model or a setting that it depends on has changed.
+    A picture is measured anew if it, its place, the bundled weights, the checkpoint or a setting has changed.
+    After a change of the code, or of a CLIP or DINO in a file of your own, take another folder.
     """
 
     def __init__(self, folder: Path | None, fingerprint: str, settings: dict[str, Any]) -> None:
         own = {name: value for name, value in settings.items() if name not in ("workers", "scenes")}
-        self.folder, self.of = folder, [fingerprint, own]
+        weights = [
+            hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in (CLIP_FILE, JUDGE_FILE)
+            if path.is_file()
+        ]
+        self.folder, self.of = folder, [fingerprint, weights, own]
 
     def path(self, n: int, source: Source) -> Path:
         assert self.folder
@@ -93,14 +99,12 @@ class Kept:
     def load(self, n: int, source: Source) -> Measured | None:
         if not self.folder or not self.path(n, source).exists():
             return None
-        return Measured.from_state(torch.load(self.path(n, source), weights_only=True))
+        return Measured.read(self.path(n, source).read_bytes())
 
-    def save(self, n: int, source: Source, measured: Measured) -> None:
+    def save(self, n: int, source: Source, measured: bytes) -> None:
         if self.folder:
             self.folder.mkdir(parents=True, exist_ok=True)
-            buffer = io.BytesIO()
-            torch.save(measured.state(), buffer)
-            atomic_write(self.path(n, source), buffer.getvalue())
+            atomic_write(self.path(n, source), measured)
 
 
 def bench_for(options: argparse.Namespace) -> Bench:
@@ -129,8 +133,9 @@ class _Worker:
         cls.bench = bench_for(options)
 
     @classmethod
-    def measure(cls, n: int, source: Source) -> Measured:
-        return cls.bench.measure(n, source)
+    def measure(cls, n: int, source: Source) -> bytes:
+        """As bytes: each tensor that is sent would keep a file open in the process that asked."""
+        return cls.bench.measure(n, source).written()
 
 
 def measured_pictures(
@@ -146,17 +151,22 @@ def measured_pictures(
     if options.workers == 1 or not missing:
         for n in missing:
             measured = bench.measure(n, data[n])
-            kept.save(n, data[n], measured)
+            kept.save(n, data[n], measured.written())
             yield n, measured
         return
     threads = max(1, torch.get_num_threads() // options.workers)
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(options.workers, context, _Worker.start, (options, threads)) as pool:
         jobs = {pool.submit(_Worker.measure, n, data[n]): n for n in missing}
-        for job in as_completed(jobs):
-            n, measured = jobs[job], job.result()
-            kept.save(n, data[n], measured)
-            yield n, measured
+        try:
+            for job in as_completed(jobs):
+                n, measured = jobs[job], job.result()
+                kept.save(n, data[n], measured)
+                yield n, Measured.read(measured)
+        except BaseException:
+            # Those that have begun are waited for; a failure is not told hours later.
+            pool.shutdown(cancel_futures=True)
+            raise
 
 
 def measure(

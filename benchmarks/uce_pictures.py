@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
@@ -142,23 +143,27 @@ class Measured:
     drawn: dict[str, dict[str, DrawnPicture]]
     masks: MaskScores | None
 
-    def state(self) -> dict[str, Any]:
-        """As plain containers and tensors."""
+    def written(self) -> bytes:
+        """As a file of plain containers and tensors."""
 
         def plain(one: DrawnPicture) -> list[Any]:
             return [one.source, one.drawn, [[concept.source, concept.drawn] for concept in one.concepts]]
 
-        return {
+        state = {
             "found": list(self.found),
             "drawn": {name: {m: plain(one) for m, one in by.items()} for name, by in self.drawn.items()},
             "masks": [list(part) for part in astuple(self.masks)] if self.masks else None,
         }
+        file = io.BytesIO()
+        torch.save(state, file)
+        return file.getvalue()
 
     @classmethod
-    def from_state(cls, state: dict[str, Any]) -> Measured:
+    def read(cls, content: bytes) -> Measured:
         def picture(source: Tensor, drawn: Tensor, concepts: list[list[Tensor]]) -> DrawnPicture:
             return DrawnPicture(source, drawn, tuple(DrawnConcept(*one) for one in concepts))
 
+        state = torch.load(io.BytesIO(content), weights_only=True)
         drawn = {name: {m: picture(*one) for m, one in by.items()} for name, by in state["drawn"].items()}
         masks = MaskScores(*map(tuple, state["masks"])) if state["masks"] else None
         return cls(tuple(state["found"]), drawn, masks)

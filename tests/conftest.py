@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 def _group(file: str) -> str:
     """What goes to one process with the tests of a file, whose path is relative to the project."""
     text = (TESTS.parent / file).read_text(encoding="utf-8")
-    return next((name for name in _SHARED if name in text), file)
+    return next((name for name in _SHARED if re.search(rf"\b{name}\b", text)), file)
 
 
 class Together(LoadFileScheduling):

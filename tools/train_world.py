@@ -18,6 +18,7 @@ defaults take some hours. An accelerator takes more at once; there let the clock
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 import open_clip
@@ -78,8 +79,8 @@ def _judge_file(out: Path) -> Path:
 def _minutes(text: str) -> tuple[str, float]:
     """ "unet=30" -> ("unet", 30.0)."""
     stage, _, number = text.partition("=")
-    if stage not in ("vae", "judge", "unet", "decoder"):
-        raise argparse.ArgumentTypeError(f"{text!r}: vae, judge, unet or decoder, '=' and minutes")
+    if stage not in ("vae", "judge", "unet", "decoder") or not float(number) > 0:
+        raise argparse.ArgumentTypeError(f"{text!r}: vae, judge, unet or decoder, '=' and minutes above 0")
     return stage, float(number)
 
 
@@ -90,7 +91,13 @@ def main() -> None:
     parser.add_argument(
         "--from-shipped", action="store_true", help="where --folder holds no state, start from the weights"
     )
-    parser.add_argument("--only", choices=STAGES, nargs="+", default=STAGES)
+    parser.add_argument(
+        "--only",
+        choices=STAGES,
+        nargs="+",
+        default=STAGES[1:],
+        help="stages; `render` draws the scenes alone, which the others do where they are missing",
+    )
     parser.add_argument("--scenes", type=int, default=14336)
     parser.add_argument("--unet-scenes", type=int, default=14336, help="how many of them the U-Net sees")
     parser.add_argument("--judge-scenes", type=int, default=6144)
@@ -106,7 +113,7 @@ def main() -> None:
         nargs="+",
         default=[],
         metavar="STAGE=MINUTES",
-        help="end a stage after so long (not clip; not with torchrun)",
+        help="end a stage after so long, earlier runs by the clock included (not clip; not with torchrun)",
     )
     parser.add_argument("--unet-peak", type=float, default=1.0, help="its highest learning rate, as a share")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -120,7 +127,10 @@ def main() -> None:
     device, folder, minutes = torch.device(args.device), args.folder, dict(args.minutes)
     args.out.mkdir(parents=True, exist_ok=True)
 
-    torch.set_float32_matmul_precision("high")
+    if minutes and "WORLD_SIZE" in os.environ:
+        parser.error("several processes do not share a clock: say steps instead of --minutes")
+    if device.type != "cpu":
+        torch.set_float32_matmul_precision("high")
     start = shipped() if args.from_shipped else Shipped()
     if "render" in args.only:
         training_set(folder, args.scenes)

@@ -135,6 +135,10 @@ def test_what_is_done_goes_by_steps_or_by_the_clock_whichever_is_further() -> No
     late = Budget(200, minutes=1.0, spent=45.0)
     assert late.done(50) == pytest.approx(0.75, abs=0.01)
     assert late.done(180) == 0.9
+    # Hours that were spent step by step do not count against a clock that is set later.
+    by_steps = Budget(200)
+    by_steps.done(0)
+    assert by_steps.seconds() == 0
 
 
 def test_captions_come_out_the_same_from_the_same_seed_and_every_worker_has_scenes_of_its_own() -> None:

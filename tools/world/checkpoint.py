@@ -54,21 +54,26 @@ class Average:
 class Budget:
     """How much of a stage is done: of its steps, or of its minutes where that is more.
 
-    A machine that is lent for a while is best used by the clock. spent: seconds of earlier runs.
+    A machine that is lent for a while is best used by the clock, which runs from the first `done`. spent:
+    seconds of earlier runs that went by the clock; those that went by steps count none.
     """
 
     steps: int
     minutes: float | None = None
     spent: float = 0.0
-    since: float = field(default_factory=time.monotonic)
+    since: float | None = None
 
     def seconds(self) -> float:
+        if not self.minutes or self.since is None:
+            return self.spent
         return self.spent + time.monotonic() - self.since
 
     def done(self, step: int) -> float:
-        """0..1, the share that lies behind before this step."""
-        timed = self.seconds() / (60 * self.minutes) if self.minutes and self.steps else 0.0
-        return max(step / self.steps if self.steps else 1.0, timed)
+        """The share that lies behind before this step, 1 or more where the stage is at its end."""
+        self.since = time.monotonic() if self.since is None else self.since
+        if not self.steps:
+            return 1.0
+        return max(step / self.steps, self.seconds() / (60 * self.minutes) if self.minutes else 0.0)
 
 
 @dataclass

@@ -244,7 +244,8 @@ def train(
         head.load_state_dict(state["head"])
         reader.load_state_dict(state["reader"])
         optimizer.load_state_dict(state["optimizer"])
-        average.state, start, taught = state["average"], state["step"], state["taught"]
+        average.load(state["average"])
+        start, taught = state["step"], state["taught"]
         rng = random.Random(start)
     log = Log("clip", every=20)
     model.train()

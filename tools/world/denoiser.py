@@ -156,13 +156,17 @@ def train(
             optimizer.load_state_dict(saved)
         average.load(state["average"])
         start, budget.spent = state["step"], state.get("seconds", 0.0)
+    if start >= steps:
+        unet.load_state_dict(average.state)
+        return unet.eval()
     seed, scale = start * together + rank, scale_for(device)
     rng = torch.Generator(device).manual_seed(seed)
     latents, masks = latents.to(device), latent_masks(data).to(device)
     alphas = schedule().alphas_cumprod.to(device)
     log, due, step = Log("unet", every=50), Due(), start
     batches = captioned_batches(data.scenes[: len(latents)], scale.unet_batch, seed, scale.workers)
-    while (done := budget.done(step)) < 1:
+    done = budget.done(step)
+    while done < 1:
         set_share(active, learning_rate(done, peak))
         picked, tokens = next(batches)
         picked, tokens = picked.to(device), tokens.to(device)
@@ -191,10 +195,11 @@ def train(
             optimizer.step()
         average.update(unet, step)
         step += 1
+        done = budget.done(step)
         if rank:
             continue
         log.add(step, steps, len(x) * together, error=error, mse=squares.mean(), grounding=grounding)
-        if budget.done(step) >= 1 or due():
+        if done >= 1 or due():
             save_state(
                 folder / "unet.pt",
                 {

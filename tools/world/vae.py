@@ -100,9 +100,13 @@ def train(
         average.load(state["average"])
         step, budget.spent = state["step"], state.get("seconds", 0.0)
         rng.set_state(state["rng"])
+    if step >= steps:
+        vae.load_state_dict(average.state)
+        return vae.eval()
     log, pictures = Log("vae", every=100), Pictures.of(data, device)
     torch.set_flush_denormal(True)
-    while (done := budget.done(step)) < 1:
+    done = budget.done(step)
+    while done < 1:
         set_share(active, learning_rate(done, 1.0, warmup=0.01, decay_from=0.3))
         x, weight = pictures.crops(scale.vae_batch, scale.vae_crop, rng)
         x = x.contiguous(memory_format=torch.channels_last)
@@ -121,8 +125,9 @@ def train(
             optimizer.step()
         average.update(vae, step)
         step += 1
+        done = budget.done(step)
         log.add(step, steps, len(x), mse=error.pow(2).mean())
-        if budget.done(step) >= 1 or due():
+        if done >= 1 or due():
             save_state(
                 folder / "vae.pt",
                 {
@@ -157,9 +162,13 @@ def train_decoder(
         optimizer.load_state_dict(state["optimizer"])
         average.load(state["average"])
         step, budget.spent = state["step"], state.get("seconds", 0.0)
+        rng.set_state(state["rng"])
+    if step >= steps:
+        decoder.load_state_dict(average.state)
+        return
     log, pictures, latents = Log("decoder"), Pictures.of(data, device), latents.to(device)
-    side = scale.vae_crop // 8
-    while (done := budget.done(step)) < 1:
+    side, done = scale.vae_crop // 8, budget.done(step)
+    while done < 1:
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(done, DECODER_RATE)
         picked = torch.randint(len(latents), (scale.vae_batch,), generator=rng).to(device)
@@ -179,8 +188,9 @@ def train_decoder(
         optimizer.step()
         average.update(decoder, step)
         step += 1
+        done = budget.done(step)
         log.add(step, steps, len(z), mse=error.pow(2).mean())
-        if budget.done(step) >= 1 or due():
+        if done >= 1 or due():
             save_state(
                 folder / "decoder.pt",
                 {
@@ -189,6 +199,7 @@ def train_decoder(
                     "optimizer": optimizer.state_dict(),
                     "step": step,
                     "seconds": budget.seconds(),
+                    "rng": rng.get_state(),
                 },
             )
     decoder.load_state_dict(average.state)
