@@ -84,7 +84,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             seen.append(agreements(judge, tensor_of(client.pictures(run, saving)), wanted))
             seconds.append(run.seconds)
             print(seed, sum(all(one.values()) for one in seen[-1]), "of", len(seen[-1]), flush=True)
-    write_results(options.out, summary(seen, seconds, wanted) | {"comfyui": hosts[-1].version})
+    settings = {"workflow": WORKFLOW.stem, "seeds": options.seeds, "comfyui": hosts[-1].version}
+    write_results(options.out, summary(seen, seconds, wanted), settings)
     return 0
 
 
