@@ -54,7 +54,7 @@ class Average:
 class Budget:
     """How much of a stage is done: of its steps, or of its minutes where that is more.
 
-    A machine that is lent for a while is best used by the clock, which runs from the first `done`. spent:
+    A machine that is rented by the hour is best used by the clock, which runs from the first `done`. spent:
     seconds of earlier runs that went by the clock; those that went by steps count none.
     """
 
