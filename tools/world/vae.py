@@ -162,7 +162,8 @@ def train_decoder(
         optimizer.load_state_dict(state["optimizer"])
         average.load(state["average"])
         step, budget.spent = state["step"], state.get("seconds", 0.0)
-        rng.set_state(state["rng"])
+        # States of before the generator was kept go on from its beginning.
+        rng.set_state(state.get("rng", rng.get_state()))
     if step >= steps:
         decoder.load_state_dict(average.state)
         return
