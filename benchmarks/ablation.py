@@ -39,6 +39,8 @@ def variants(only: list[str] | None) -> Mapping[str, TrainingConfig]:
         "no residual": replace(plain.anchored, residual_rate=0.0),
         "no substitution": replace(plain.anchored, substitution=0.0),
         "no throw-away token": replace(plain.anchored, instance=False),
+        "the other objects unnamed": replace(plain.anchored, beside=False),
+        "noise of 0.4 to 0.75": replace(plain.anchored, earliest=0.4, latest=0.75),
         "no pull to the words": replace(plain.anchored, keep_close=0.0),
         "an off-axis anchor": replace(plain.anchored, off_axis=1.0),
         "last state instead of the best": replace(plain.anchored, evaluations=0),

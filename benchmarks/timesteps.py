@@ -25,7 +25,7 @@ from ice_core.world.renderer import render
 from ice_core.world.scenes import sample_scene
 
 FIRST_SEED = 8_000_000
-BANDS = ((0.1, 0.3), (0.3, 0.5), (0.5, 0.7), (0.7, 0.9), (0.9, 1.0))
+BANDS = ((0.05, 0.2), (0.2, 0.4), (0.4, 0.6), (0.6, 0.75), (0.75, 0.9), (0.9, 1.0))
 WORDS, NOISES = 12, 12
 
 

@@ -3,14 +3,18 @@
 Every token is a mixture of the word that was read and of its neighbors, whose weights are learned first, and
 a residual that keeps out of the other axes' words (`mixture.py`). In every step each slot of the prompt
 holds, by chance, its token or its word, so that no token leans on another and each works in a sentence of
-words. Where it is asked for, an anchor on pictures of other things holds them to their words there
-(`off_axis.py`). A throw-away token takes in what is neither (BiCo, arXiv 2512.09824). States are compared on
-a fixed set of noises, timesteps and templates, the words' own state among them; the best is kept, and
-training ends when none has got better for a while (DVAR, arXiv 2302.04841).
+words. The picture's other objects are named beside it by their words: a prompt that is silent about them
+leaves the denoiser to guess which thing is meant, and tokens then learn to say that instead of a shade.
+Where it is asked for, an anchor on pictures of other things holds tokens to their words there
+(`off_axis.py`). A throw-away token takes in what is neither (BiCo, arXiv 2512.09824). Rates fall to nothing
+along half a cosine (Loshchilov and Hutter, arXiv 1608.03983). States are compared on a fixed set of noises,
+timesteps and templates, the words' own state among them; the best is kept, and training ends when none has
+got better for a while (DVAR, arXiv 2302.04841).
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -35,6 +39,8 @@ _AVERAGE_DECAY = 0.9
 """Of the moving average of what is learned, per step: single steps follow single noises."""
 _EVALUATION_SEED = 1
 """Added to the training's seed, so that the fixed set is none of the noises that are learned from."""
+_PIECES = 60
+"""Of an object's tokens and of others' words in its prompt at most: an encoder takes 75 in all."""
 
 Values = dict[str, Tensor]
 
@@ -75,6 +81,7 @@ class AnchoredSession(StartedSession):
         self.slots = {
             s.key: slots_of(backbone, s.key, s.label, config, state.readings) for s in scene.subjects
         }
+        self.beside = {s.key: self._beside(s.key) if config.anchored.beside else [] for s in scene.subjects}
         self.values = self._kept("values") or self._start()
         self.average = self._kept("average") or _copy(self.values)
         self.best = self._kept("best") or _copy(self.values)
@@ -85,6 +92,7 @@ class AnchoredSession(StartedSession):
         for value in self.values.values():
             value.requires_grad_()
         self.optimizer = self._adam()
+        self.rates = [group["lr"] for group in self.optimizer.param_groups]
         moments = {k.removeprefix("moments/"): v for k, v in state.extra.items() if k.startswith("moments/")}
         restore_moments(self.optimizer, self.values, moments)
         self.foreign = self._foreign()
@@ -97,6 +105,21 @@ class AnchoredSession(StartedSession):
     def phase(self) -> int:
         """1 while only mixtures are learned."""
         return 1 if self.done <= self.config.switch else 2
+
+    def _beside(self, key: str) -> list[str]:
+        """The other objects by their words, largest first, as many as there is room for."""
+        said: list[str] = []
+        room = _PIECES - sum(slot.mixture.rows for slot in self.slots[key])
+        for other in sorted(self.scene.subjects, key=lambda s: (-float(s.mask[0].sum()), s.key)):
+            if other.key == key:
+                continue
+            named = ["and a", *(slot.word for slot in self.slots[other.key] if slot.word is not None)]
+            pieces = [self.backbone.word_rows(word) for word in named]
+            room -= max(sum(len(rows[encoder]) for rows in pieces) for encoder in self.backbone.encoders)
+            if room < 0:
+                break
+            said += named
+        return said
 
     def _start(self) -> Values:
         values: Values = {}
@@ -203,6 +226,9 @@ class AnchoredSession(StartedSession):
             return None
         for value, gradient in zip(learned.values(), gradients, strict=True):
             value.grad = gradient
+        left = (1 + math.cos(math.pi * self.done / self.config.steps)) / 2
+        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
+            group["lr"] = rate * left
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.done += 1
@@ -219,7 +245,7 @@ class AnchoredSession(StartedSession):
         return [{key: one} for key, one in copies.items()] if self.backbone.saves_memory else [copies]
 
     def _said(self, key: str, tokens: Mapping[str, Token]) -> list[str | Token]:
-        """An object's prompt, with words in some of the places."""
+        """An object's prompt, with words in some of the places, and the other objects beside it."""
         parts: list[str | Token] = []
         for slot in self.slots[key]:
             replaced = float(torch.rand((), generator=self.generator)) < self.config.anchored.substitution
@@ -227,7 +253,7 @@ class AnchoredSession(StartedSession):
                 parts.append(tokens[slot.mixture.name])
             elif slot.word is not None:
                 parts.append(slot.word)
-        return parts
+        return parts + self.beside[key]
 
     def _losses(
         self, copies: Mapping[str, _Copies], said: Mapping[str, Sequence[Sequence[str | Token]]]
@@ -275,10 +301,10 @@ class AnchoredSession(StartedSession):
     def _compare(self) -> None:
         """Keep, of each object, the better of the average as it is and the best so far."""
         tokens = self._tokens(self.average)
-        said = {
-            key: [[tokens[slot.mixture.name] for slot in self.slots[key]]] * len(one.templates)
-            for key, one in self.fixed.items()
-        }
+        said: dict[str, list[list[str | Token]]] = {}
+        for key, one in self.fixed.items():
+            parts = [tokens[slot.mixture.name] for slot in self.slots[key]]
+            said[key] = [[*parts, *self.beside[key]]] * len(one.templates)
         losses = [self._losses(one, said) for one in self._passes(self.fixed)]
         for key, loss in (pair for of_pass in losses for pair in of_pass.items()):
             record = self.record[key]

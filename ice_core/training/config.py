@@ -36,17 +36,19 @@ class AnchoredConfig:
     """What the anchored method does; ours, see `ice_core.training.anchored`.
 
     batch: noisy copies of every object per step.
-    earliest, latest: their timesteps, as shares of the schedule. In the middle the loss knows a shade best:
-        above 0.9 the model does not know where the object is (`benchmarks/timesteps.py`).
+    earliest, latest: their timesteps, as shares of the schedule. Where the picture is still to be seen the
+        loss knows a shade best: in more noise it pays more to say where the object is, and a token is bent to
+        say that (`benchmarks/timesteps.py`).
     rows: embedding rows per token.
     mixing: share of the steps in which only the mixtures' weights are learned; then residuals join in.
-    mixture_rate: of Adam, for the logarithms of the weights.
-    residual_rate: of Adam, for directions of length 1.
+    mixture_rate: of Adam, for the logarithms of the weights; residual_rate: for directions of length 1. Both
+        at the first step; they fall to 0 at the last.
     keep_close: weight of a direction's squared distance from its mixture's.
     substitution: chance that a slot of the prompt holds its word instead of its token.
     off_axis: weight of the off-axis anchor, see `off_axis.py`; 0 leaves it out. off_axis_pictures: that the
         model draws for it first, per property.
     instance: learn a throw-away token for what is neither the object nor a property of it.
+    beside: name the picture's other objects, by their words, beside the object.
     evaluations: noisy copies per object of the fixed set on which states are compared; 0 compares none and
         keeps the last.
     evaluate_every: steps between comparisons; patience: of them without a better state before it ends.
@@ -56,8 +58,8 @@ class AnchoredConfig:
     """
 
     batch: int = 8
-    earliest: float = 0.4
-    latest: float = 0.75
+    earliest: float = 0.05
+    latest: float = 0.4
     rows: int = 1
     mixing: float = 0.5
     mixture_rate: float = 0.2
@@ -67,6 +69,7 @@ class AnchoredConfig:
     off_axis: float = 0.0
     off_axis_pictures: int = 2
     instance: bool = True
+    beside: bool = True
     evaluations: int = 16
     evaluate_every: int = 10
     patience: int = 3

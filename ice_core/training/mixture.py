@@ -35,6 +35,11 @@ class Mixture:
     start: Tensor
     forbidden: Mapping[str, Tensor]
 
+    @property
+    def rows(self) -> int:
+        """How many the token has, for every encoder."""
+        return max(words.shape[1] for words in self.words.values())
+
     def token(self, weights: Tensor, residuals: Mapping[str, Tensor]) -> Token:
         """The token of logarithmic weights [k] and residual directions {encoder: [n, D]}."""
         rows = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ import torch.nn.functional as F
 from fakes import FakeBackbone
 from training_runs import run, scene
 
-from ice_core.concepts import Candidate, Reading, Readings, said
+from ice_core.concepts import Candidate, ConceptSet, Reading, Readings, said
 from ice_core.errors import IceError
 from ice_core.model.backbone import Prompt, Token
 from ice_core.model.noising import draw_noise, fill
@@ -126,7 +127,8 @@ def test_the_loss_of_a_step_is_the_masked_error_of_the_prompt_that_was_drawn() -
     rng = torch.Generator().manual_seed(0)
     torch.rand(3, generator=rng)
     places = (torch.arange(3) + torch.rand(3, generator=rng)) / 3
-    timesteps = ((0.4 + 0.35 * places) * 999).round().long()
+    spread = anchored.latest - anchored.earliest
+    timesteps = ((anchored.earliest + spread * places) * 999).round().long()
     noise = draw_noise((3, 4, 8, 8), 0, rng)
     signal = backbone.alphas_cumprod[timesteps].view(-1, 1, 1, 1)
     latent = backbone.encode_image(concepts.image[None])
@@ -157,6 +159,48 @@ def test_the_best_state_is_kept_and_it_is_never_worse_than_the_words() -> None:
         best = float(kept.extra["record/ball-0"][0])
         session._compare()
         assert float(session.record["ball-0"][0]) == pytest.approx(best, rel=1e-5)
+
+
+def test_the_other_objects_are_named_beside_it_as_far_as_there_is_room(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("fakes.CONTEXT", 77)
+    found = scene("ball", "cube", "cone")
+    readings = {**READINGS, "cube-1": {"color": said("color", "blue")}}
+
+    def beside(config: TrainingConfig, concepts: ConceptSet = found) -> list[str]:
+        state = begin_anchored(FakeBackbone(), concepts, config, readings)
+        session = AnchoredSession(FakeBackbone(), prepare(FakeBackbone(), concepts, config), config, state)
+        named = session.beside["ball-0"]
+        parts = session._said("ball-0", state.tokens)
+        assert parts[len(session.slots["ball-0"]) :] == named
+        return named
+
+    alone = dataclasses.replace(CONFIG.anchored, beside=False, substitution=0)
+    named = dataclasses.replace(CONFIG.anchored, substitution=0)
+    with torch.enable_grad():
+        assert beside(dataclasses.replace(CONFIG, anchored=alone)) == []
+        said_of = beside(dataclasses.replace(CONFIG, anchored=named))
+        crowd = scene("ball", *("cube",) * 40, size=(64, 656))
+        many = beside(dataclasses.replace(CONFIG, anchored=named), crowd)
+    assert said_of in (["and a", "blue", "cube", "and a", "cone"], ["and a", "cone", "and a", "blue", "cube"])
+    assert 0 < len(many) < 40
+
+
+def test_rates_fall_to_nothing_along_half_a_cosine_also_after_a_stop() -> None:
+    backbone, concepts = FakeBackbone(), scene("ball")
+    with torch.enable_grad():
+        state = begin_anchored(backbone, concepts, CONFIG, READINGS)
+        session = AnchoredSession(backbone, prepare(backbone, concepts, CONFIG), CONFIG, state)
+        rates = []
+        for step in range(CONFIG.steps):
+            if step == 6:
+                session = AnchoredSession(
+                    backbone, prepare(backbone, concepts, CONFIG), CONFIG, session.state()
+                )
+            session.advance()
+            rates.append(session.optimizer.param_groups[0]["lr"] / CONFIG.anchored.mixture_rate)
+    assert rates == pytest.approx([(1 + math.cos(math.pi * n / 12)) / 2 for n in range(12)])
 
 
 def test_a_budget_ends_it() -> None:
