@@ -1,6 +1,6 @@
 """Which timesteps know a shade? Denoising losses of color words inside an object, by noise level.
 
-    python benchmarks/timesteps.py --objects 8 --seed 0 --out benchmarks/results/timesteps.json
+    python benchmarks/timesteps.py --objects 16 --seed 3 --out benchmarks/results/timesteps.json
 
 Per band of timesteps (shares of the schedule), for the first object of every scene and the color words that
 are nearest to its paint: `correlation` of a word's loss with its distance (CIEDE2000) to the paint, and

@@ -33,11 +33,12 @@ class ShowingConfig:
 @dataclass(frozen=True)
 class ExtractionSettings:
     """One configuration per stage; `training.seed` seeds all of them. Without steps of refinement, which
-    is the default, no weight of the model is refined."""
+    is the default, no weight of the model is refined. sampling: of the sheet's many pictures, in 20 steps,
+    which `benchmarks/world_quality.py --steps 20` does not tell from 30."""
 
     training: TrainingConfig = field(default_factory=TrainingConfig)
     localization: LocalizationConfig = field(default_factory=LocalizationConfig)
-    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    sampling: SamplingConfig = field(default_factory=lambda: SamplingConfig(steps=20))
     refinement: RefinementConfig = field(default_factory=RefinementConfig)
     showing: ShowingConfig = field(default_factory=ShowingConfig)
     reading: ReadingConfig = field(default_factory=ReadingConfig)
