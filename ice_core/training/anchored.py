@@ -32,15 +32,13 @@ from ice_core.training.mixture import Mixture
 from ice_core.training.off_axis import Foreign, draw_foreign, off_axis_loss
 from ice_core.training.scene import Scene
 from ice_core.training.session import StartedSession
-from ice_core.training.slots import Slot, slots_of
+from ice_core.training.slots import Slot, slots_of, words_beside
 from ice_core.training.state import TrainingState, begin
 
 _AVERAGE_DECAY = 0.9
 """Of the moving average of what is learned, per step: single steps follow single noises."""
 _EVALUATION_SEED = 1
 """Added to the training's seed, so that the fixed set is none of the noises that are learned from."""
-_PIECES = 60
-"""Of an object's tokens and of others' words in its prompt at most: an encoder takes 75 in all."""
 
 Values = dict[str, Tensor]
 
@@ -81,7 +79,9 @@ class AnchoredSession(StartedSession):
         self.slots = {
             s.key: slots_of(backbone, s.key, s.label, config, state.readings) for s in scene.subjects
         }
-        self.beside = {s.key: self._beside(s.key) if config.anchored.beside else [] for s in scene.subjects}
+        largest = sorted(scene.subjects, key=lambda s: (-float(s.mask[0].sum()), s.key))
+        by_size = {s.key: self.slots[s.key] for s in largest} if config.anchored.beside else {}
+        self.beside = {key: words_beside(backbone, key, by_size, config.templates) for key in self.slots}
         self.values = self._kept("values") or self._start()
         self.average = self._kept("average") or _copy(self.values)
         self.best = self._kept("best") or _copy(self.values)
@@ -105,21 +105,6 @@ class AnchoredSession(StartedSession):
     def phase(self) -> int:
         """1 while only mixtures are learned."""
         return 1 if self.done <= self.config.switch else 2
-
-    def _beside(self, key: str) -> list[str]:
-        """The other objects by their words, largest first, as many as there is room for."""
-        said: list[str] = []
-        room = _PIECES - sum(slot.mixture.rows for slot in self.slots[key])
-        for other in sorted(self.scene.subjects, key=lambda s: (-float(s.mask[0].sum()), s.key)):
-            if other.key == key:
-                continue
-            named = ["and a", *(slot.word for slot in self.slots[other.key] if slot.word is not None)]
-            pieces = [self.backbone.word_rows(word) for word in named]
-            room -= max(sum(len(rows[encoder]) for rows in pieces) for encoder in self.backbone.encoders)
-            if room < 0:
-                break
-            said += named
-        return said
 
     def _start(self) -> Values:
         values: Values = {}

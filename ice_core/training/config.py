@@ -36,9 +36,8 @@ class AnchoredConfig:
     """What the anchored method does; ours, see `ice_core.training.anchored`.
 
     batch: noisy copies of every object per step.
-    earliest, latest: their timesteps, as shares of the schedule. Where the picture is still to be seen the
-        loss knows a shade best: in more noise it pays more to say where the object is, and a token is bent to
-        say that (`benchmarks/timesteps.py`).
+    earliest, latest: their timesteps, as shares of the schedule. In more noise it pays more to say where the
+        object is than to name its shade, and a token is bent to say that (`benchmarks/timesteps.py`).
     rows: embedding rows per token.
     mixing: share of the steps in which only the mixtures' weights are learned; then residuals join in.
     mixture_rate: of Adam, for the logarithms of the weights; residual_rate: for directions of length 1. Both

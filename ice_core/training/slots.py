@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ice_core.concepts import Reading, Readings, as_people_write
@@ -11,6 +12,8 @@ from ice_core.training.mixture import Mixture, mixture_of, spans
 from ice_core.training.state import learnable_axes
 
 _THROW_AWAY_START = "the"
+_PIECES = 75
+"""Of a prompt at most: what CLIP's text encoders take, without start and end."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,31 @@ def slots_of(
         slots.append(Slot(mixture, said[0] if words[axis] else None))
     slots.append(Slot(mixture_of(backbone, f"{key}.object", [label], [1.0], every, rows), label))
     return tuple(slots)
+
+
+def words_beside(
+    backbone: Backbone, key: str, slots: Mapping[str, Sequence[Slot]], templates: Iterable[str]
+) -> list[str]:
+    """What an object's prompt says of the others: their words, in this order, while there is room for them
+    beside the object's own tokens in the longest template."""
+    said: list[str] = []
+    if key not in slots:
+        return said
+    template = max(_pieces(backbone, template.replace("{}", "")) for template in templates)
+    room = _PIECES - template - sum(slot.mixture.rows for slot in slots[key])
+    for other, of in slots.items():
+        if other == key:
+            continue
+        named = ["and a", *(slot.word for slot in of if slot.word is not None)]
+        room -= sum(_pieces(backbone, word) for word in named)
+        if room < 0:
+            break
+        said += named
+    return said
+
+
+def _pieces(backbone: Backbone, text: str) -> int:
+    return max(map(len, backbone.word_rows(text).values())) if text.strip() else 0
 
 
 def _mixed(reading: Reading) -> list[str]:

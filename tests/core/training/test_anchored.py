@@ -171,10 +171,9 @@ def test_the_other_objects_are_named_beside_it_as_far_as_there_is_room(
     def beside(config: TrainingConfig, concepts: ConceptSet = found) -> list[str]:
         state = begin_anchored(FakeBackbone(), concepts, config, readings)
         session = AnchoredSession(FakeBackbone(), prepare(FakeBackbone(), concepts, config), config, state)
-        named = session.beside["ball-0"]
         parts = session._said("ball-0", state.tokens)
-        assert parts[len(session.slots["ball-0"]) :] == named
-        return named
+        assert parts[len(session.slots["ball-0"]) :] == session.beside["ball-0"]
+        return session.beside["ball-0"]
 
     alone = dataclasses.replace(CONFIG.anchored, beside=False, substitution=0)
     named = dataclasses.replace(CONFIG.anchored, substitution=0)
@@ -183,8 +182,10 @@ def test_the_other_objects_are_named_beside_it_as_far_as_there_is_room(
         said_of = beside(dataclasses.replace(CONFIG, anchored=named))
         crowd = scene("ball", *("cube",) * 40, size=(64, 656))
         many = beside(dataclasses.replace(CONFIG, anchored=named), crowd)
-    assert said_of in (["and a", "blue", "cube", "and a", "cone"], ["and a", "cone", "and a", "blue", "cube"])
-    assert 0 < len(many) < 40
+        wordy = dataclasses.replace(CONFIG, anchored=named, templates=("photo " * 30 + "{}",))
+        fewer = beside(wordy, crowd)
+    assert said_of == ["and a", "cone", "and a", "blue", "cube"], "the largest first"
+    assert 0 < len(fewer) < len(many) < 40 * 2, "as far as there is room, also in a long template"
 
 
 def test_rates_fall_to_nothing_along_half_a_cosine_also_after_a_stop() -> None:
