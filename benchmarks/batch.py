@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from results import write_results
 
-from ice_core.api import axes_for, showing_for
+from ice_core.api import axes_for, reading_for, showing_for
 from ice_core.concepts import readings_to_plain
 from ice_core.errors import IceError
 from ice_core.files.images import save_png
@@ -47,7 +47,7 @@ FIRST_SEED = 6_000_000
 
 def recipe() -> Recipe:
     training = TrainingConfig(AXES, 0, seed=0, method="words")
-    settings = ExtractionSettings(training, showing=showing_for(bundled=True))
+    settings = ExtractionSettings(training, showing=showing_for(True), reading=reading_for(True))
     now = datetime.now(timezone.utc).isoformat(timespec="seconds")
     return Recipe(None, None, None, "cpu", "float32", settings, axes_for(True, AXES), (), now, threads=1)
 

@@ -2,8 +2,8 @@
 
     python benchmarks/concepts.py --scenes 20 --seed 1 --out benchmarks/results/concepts.json
 
-For every object of every scene (true masks and labels, properties read by the bundled CLIP, so that Stage
-Two is measured alone), under a key per method, and `ceiling`: the true words; `nothing`: no token at all:
+For every object of every scene (true masks and labels, properties read as by default, so that Stage Two
+is measured alone), under a key per method, and `ceiling`: the true words; `nothing`: no token at all:
 - transfer.<axis>: pictures of "a photo of a <axis token> <other kind>" in which the judge sees the
   source's value of that axis;
 - leakage.<axis>: in the same pictures, the share of the source's *other* attributes (its kind and the
@@ -33,14 +33,16 @@ import numpy as np
 import torch
 from results import write_results
 
-from ice_core.attributes.reading import ReadingConfig, read_with_clip
+from ice_core.api import reading_for
 from ice_core.composition import described, whole
-from ice_core.concepts import Readings
 from ice_core.localization.given import concepts_from_masks
 from ice_core.localization.retrieval.towers import ImageTextModel
 from ice_core.model.backbone import Backbone, Prompt, Token
 from ice_core.model.sampling import SamplingConfig, sample
 from ice_core.run.defaults import BUNDLED_STEPS, METHODS
+from ice_core.run.pipeline import finish
+from ice_core.run.reading import Question, read
+from ice_core.run.settings import ExtractionSettings
 from ice_core.training.config import STEPS, AnchoredConfig, Method, TrainingConfig
 from ice_core.training.events import Finished
 from ice_core.training.trainer import train
@@ -142,7 +144,8 @@ def learn(
     concepts = concepts_from_masks(rendered.images[0], labels, list(rendered.masks[0, : len(labels)]))
     axes = [world_axes()[axis] for axis in INTRINSIC_AXES]
     start = time.perf_counter()
-    readings: Readings = read_with_clip(towers, concepts, axes, ReadingConfig())
+    settings = ExtractionSettings(config, reading=reading_for(True))
+    readings = finish(read(backbone, concepts, Question(tuple(axes), (), towers), settings))
     *_, last = train(backbone, concepts, config, readings)
     seconds = time.perf_counter() - start
     assert isinstance(last, Finished)

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ice_core.api import axes_for, reading_towers
+from ice_core.api import axes_for, reading_for, reading_towers
 from ice_core.composition import described, whole
 from ice_core.concepts import ConceptSet, LearnedConcepts, Readings
 from ice_core.evaluation.concept_extraction import DrawnConcept, DrawnPicture
@@ -196,7 +196,8 @@ class Bench:
         if found.concepts:
             axes = axes_for(is_bundled(backbone), AXES)
             question = Question(axes, (), reading_towers(backbone) or self.retriever.model)
-            readings = finish(read(backbone, found, question, ExtractionSettings()))
+            settings = ExtractionSettings(reading=reading_for(is_bundled(backbone)))
+            readings = finish(read(backbone, found, question, settings))
             for method in self.methods:
                 parts: list[tuple[Part, ...]] = [("thing",)] * len(found.concepts)
                 if method != NOTHING:

@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from ice_core.attributes.axes import known_axes, parse_axes
+from ice_core.attributes.reading import ReadingConfig
 from ice_core.attributes.values import Axis
 from ice_core.composition import parse_prompt
 from ice_core.concepts import ConceptSet, LearnedConcepts
@@ -93,6 +94,13 @@ def showing_for(bundled: bool) -> ShowingConfig:
     return ShowingConfig(AXES["kind"], AXES) if bundled else ShowingConfig()
 
 
+def reading_for(bundled: bool) -> ReadingConfig:
+    """How properties are read: the bundled model is asked where its CLIP is unsure, which was measured on it
+    and takes less than a second per object. With larger models that takes many times as long, so they are
+    asked by `ReadingConfig(noises=8)` only."""
+    return ReadingConfig(noises=8) if bundled else ReadingConfig()
+
+
 def usual_clip(model: Backbone) -> str | None:
     """What names objects where nobody says otherwise: the CLIP beside the model's text encoder, as
     open_clip's NAME/WEIGHTS (`ice_core.run.defaults.CLIPS`); None for the bundled model, which has its
@@ -154,7 +162,9 @@ def extract(
     far, and `resume` goes on. Raises IceError for what cannot be used, and when `out` holds a run already.
     """
     image, notes = as_image(picture)
-    settings = settings or ExtractionSettings(showing=showing_for(is_bundled(model)))
+    if settings is None:
+        bundled = is_bundled(model)
+        settings = ExtractionSettings(showing=showing_for(bundled), reading=reading_for(bundled))
     known = axes_for(is_bundled(model), settings.training.axes if axes is None else axes)
     named = replace(settings.training, axes=tuple(axis.name for axis in known))
     settings = replace(settings, training=named)

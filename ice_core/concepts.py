@@ -67,7 +67,8 @@ def unique_key(label: str, taken: Mapping[str, object] | set[str]) -> str:
     return key
 
 
-Reader = Literal["clip", "model", "user"]
+Reader = Literal["clip", "model", "both", "user"]
+"""Both: the diffusion model decided between the words that CLIP was unsure of."""
 
 
 @dataclass(frozen=True)

@@ -95,7 +95,7 @@ class AttributeReader(io.ComfyNode):
         seed: int,
         words: Any = None,
     ) -> io.NodeOutput:
-        from ice_core.api import axes_for
+        from ice_core.api import axes_for, reading_for
         from ice_core.figures.reading_table import reading_table
         from ice_core.run.pipeline import finish
         from ice_core.run.reading import Question, read
@@ -112,7 +112,7 @@ class AttributeReader(io.ComfyNode):
         names = tuple(axis.name for axis in asked.axes)
         with gradients():
             backbone: Any = Cancellable(ComfyBackbone(model, clip, vae))
-            settings = ExtractionSettings(TrainingConfig(names, seed=seed))
+            settings = ExtractionSettings(TrainingConfig(names, seed=seed), reading=reading_for(demo))
             readings = finish(read(backbone, concepts, asked, settings))
         say(text := "\n".join(lines(readings)))
         table = image_of(reading_table(concepts.image, concepts.concepts, readings))

@@ -301,7 +301,7 @@ def _job(
 
     Raises IceError for settings that cannot be, and where the concepts are of none of them.
     """
-    from ice_core.api import axes_for, showing_for
+    from ice_core.api import axes_for, reading_for, showing_for
     from ice_core.files.embeddings import check_names
     from ice_core.run.reading import Question
     from ice_core.training.config import TrainingConfig
@@ -333,7 +333,10 @@ def _job(
     short = gradient_checkpointing == AUTO and not host.has_room_for(copies, height, width)
     if short or gradient_checkpointing == ON:
         host.checkpoint_gradients()
-    return Job(backbone, picture, fitted, training, refinement, preview_every, asked, showing_for(demo))
+    return Job(
+        backbone, picture, fitted, training, refinement, preview_every, asked, showing_for(demo),
+        reading_for(demo),
+    )  # fmt: skip
 
 
 def _fitted(concepts: ConceptSet, pictures: Sequence[Tensor], backbone: Any) -> tuple[Tensor, ConceptSet]:

@@ -7,13 +7,14 @@ import json
 import logging
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
 
 from PIL import Image
 from torch import Tensor
 
+from ice_core.attributes.reading import ReadingConfig
 from ice_core.concepts import ConceptSet, LearnedConcepts, Readings
 from ice_core.errors import IceError
 from ice_core.figures.plots import running_mean
@@ -46,7 +47,7 @@ _REFINEMENT_KEPT_EVERY = 20
 class Job:
     """What is trained. picture: [3, H, W], to cut crops from; concepts: at the model's working size;
     preview_every: steps between live pictures, 0 for none; asked: what is read of the objects first;
-    showing: what their properties are shown on."""
+    showing: what their properties are shown on; reading: how properties are read."""
 
     backbone: Backbone
     picture: Tensor
@@ -56,6 +57,7 @@ class Job:
     preview_every: int
     asked: Question
     showing: ShowingConfig
+    reading: ReadingConfig = field(default_factory=ReadingConfig)
 
     @property
     def key(self) -> str:
@@ -72,6 +74,7 @@ class Job:
         asked = [
             [[axis.name, *axis.values] for axis in self.asked.axes],
             self.asked.overruled,
+            asdict(self.reading),
             self.asked.towers.fingerprint if self.asked.towers else "",
         ]
         parts = [self.backbone.fingerprint, picture_hash(self.concepts.image), masks, settings, asked]
@@ -161,6 +164,7 @@ def _run(job: Job, kept_in: Path, resume: bool, bar: _Part, title: str) -> Resul
         replace(job.training, snapshot_every=1),
         refinement=replace(job.refinement, snapshot_every=_REFINEMENT_KEPT_EVERY),
         showing=job.showing,
+        reading=job.reading,
     )
     date = datetime.now(timezone.utc).isoformat(timespec="seconds")
     core = CoreJob(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -38,7 +38,8 @@ class ReadingConfig:
     units of the one that CLIP itself was trained with, so that it suits other CLIPs too (Guo et al. 2017:
     calibration by one temperature; on rendered scenes the default states truer probabilities than 1).
     candidates: how many values are kept. confidence: how sure the best value and its near synonyms
-    together must be, from 0 (chance) to 1 (certainty), or nothing fits.
+    together must be, from 0 (chance) to 1 (certainty), or nothing fits. noises: through which the diffusion
+    model decides between the words that CLIP is unsure of (`second_reader.py`); 0: it is not asked.
 
     Raises IceError for a value that cannot work.
     """
@@ -48,6 +49,7 @@ class ReadingConfig:
     temperature: float = 0.5
     candidates: int = 5
     confidence: float = 0.5
+    noises: int = 0
 
     def __post_init__(self) -> None:
         if not self.views or (unknown := [view for view in self.views if view not in get_args(View)]):
@@ -58,6 +60,8 @@ class ReadingConfig:
                 raise IceError(f'the template {template!r} needs "{{}}" once, where the thing goes')
         if not (math.isfinite(self.temperature) and self.temperature > 0):
             raise IceError(f"temperature is {self.temperature}: it must be above 0")
+        if self.noises < 0:
+            raise IceError(f"noises is {self.noises}: it must be 0 or more")
         check_choice(self.candidates, self.confidence)
 
 
@@ -69,35 +73,66 @@ def check_choice(candidates: int, confidence: float) -> None:
         raise IceError(f"confidence is {confidence}: it goes from 0 (chance) to 1 (certainty)")
 
 
+@dataclass(frozen=True)
+class Weighed:
+    """What is known of one axis of one object. weights: probabilities [V] of the axis' values; near: [V, V],
+    how close the values are to each other, from `closeness`."""
+
+    axis: Axis
+    weights: Tensor
+    near: Tensor
+
+    def reading(self, reader: Reader, config: ReadingConfig) -> Reading:
+        """The best few values, and whether the best fits."""
+        return reading_of(self.axis, self.weights, self.near, reader, config.candidates, config.confidence)
+
+
 def read_with_clip(
     towers: ImageTextModel, concepts: ConceptSet, axes: Sequence[Axis], config: ReadingConfig | None = None
 ) -> Readings:
-    """What CLIP says of every object and axis; a free axis has no candidates and does not fit.
+    """What CLIP alone says of every object and axis; a free axis has no candidates and does not fit.
+
+    Raises IceError for an object without label or mask.
+    """
+    config = config or ReadingConfig()
+    return readings_of(weigh_with_clip(towers, concepts, axes, config), axes, config)
+
+
+def readings_of(
+    weighed: Mapping[str, Mapping[str, Weighed]], axes: Sequence[Axis], config: ReadingConfig
+) -> Readings:
+    """CLIP's readings from `weigh_with_clip`, with those of free axes."""
+    return {
+        key: {
+            axis.name: nothing(axis, "clip") if axis.free else of[axis.name].reading("clip", config)
+            for axis in axes
+        }
+        for key, of in weighed.items()
+    }
+
+
+def weigh_with_clip(
+    towers: ImageTextModel, concepts: ConceptSet, axes: Sequence[Axis], config: ReadingConfig
+) -> dict[str, dict[str, Weighed]]:
+    """How likely CLIP finds each value, by object and by axis that is not free.
 
     The score of a value is the cosine of the object's embedding and "a photo of a {value} {label}" minus
     "a photo of a {label}", so that only what the value adds to the label counts. Raises IceError for an
     object without label or mask.
     """
-    config = config or ReadingConfig()
     directions: dict[tuple[str, Axis], Tensor] = {}
-    readings: dict[str, dict[str, Reading]] = {}
+    weighed: dict[str, dict[str, Weighed]] = {}
     for concept in concepts.concepts:
         check_readable(concept)
         seen = towers.encode_images(views(concepts.image, concept.mask, config.views)).mean(0)
-        readings[concept.key] = {}
-        for axis in axes:
-            if axis.free:
-                readings[concept.key][axis.name] = nothing(axis, "clip")
-                continue
+        weighed[concept.key] = {}
+        for axis in (axis for axis in axes if not axis.free):
             key = (concept.label, axis)
             if key not in directions:
                 directions[key] = value_directions(towers, concept.label, axis, config.templates)
             weights = probabilities(unit(seen) @ directions[key].T, towers.scale, config.temperature)
-            near = closeness(directions[key])
-            readings[concept.key][axis.name] = reading_of(
-                axis, weights, near, "clip", config.candidates, config.confidence
-            )
-    return readings
+            weighed[concept.key][axis.name] = Weighed(axis, weights, closeness(directions[key]))
+    return weighed
 
 
 def check_readable(concept: Concept) -> None:

@@ -36,4 +36,4 @@ def add_batch(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--gpus", type=float, metavar="N", help="of each worker with --engine ray, below 1 to share one (1)"
     )
-    parser.set_defaults(run=commands.batch, budget=None, refine=None, refine_text=False)
+    parser.set_defaults(run=commands.batch, budget=None, refine=None, refine_text=False, reading_noises=None)

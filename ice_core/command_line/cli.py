@@ -208,6 +208,13 @@ def _add_run_options(parser: argparse.ArgumentParser, out: str) -> None:
         help="what an object is like, where it is misread; without a VALUE the property is left out",
     )
     parser.add_argument(
+        "--reading-noises",
+        type=_count,
+        metavar="N",
+        help="where the CLIP is unsure of a property, let the model decide through N noises (8 with the "
+        "bundled model; else 0, for it takes 6 N passes of the model per property)",
+    )
+    parser.add_argument(
         "--budget",
         type=_positive,
         metavar="SECONDS",
@@ -242,6 +249,12 @@ def _add_run_options(parser: argparse.ArgumentParser, out: str) -> None:
 def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 on")
     return int(text)
 
 

@@ -31,7 +31,10 @@ from ice_core.run.defaults import (
 )
 from ice_core.run.report import OUTPUTS
 
-_FIXED = ("seed", "out", "axes", "set", "method", "budget", "steps", "refine", "refine_text", "dtype")
+_FIXED = (
+    "seed", "out", "axes", "set", "reading_noises", "method", "budget", "steps", "refine", "refine_text",
+    "dtype",
+)  # fmt: skip
 """Options that a run keeps when it is resumed."""
 
 _WHAT_IS_FOUND = (
@@ -184,7 +187,7 @@ def settings_for(
 ) -> tuple[ExtractionSettings, tuple[Axis, ...]]:
     """Settings, and their axes with values. bundled: whether the rendered world's model is used, which draws
     other things than photographs."""
-    from ice_core.api import axes_for, showing_for
+    from ice_core.api import axes_for, reading_for, showing_for
     from ice_core.run.settings import ExtractionSettings
     from ice_core.training.config import STEPS, AnchoredConfig, Method, TrainingConfig
     from ice_core.training.refinement import RefinementConfig
@@ -207,7 +210,13 @@ def settings_for(
     refinement = RefinementConfig(
         arguments.refine or 0, text_encoders=arguments.refine_text, snapshot_every=SNAPSHOT_EVERY
     )
-    return ExtractionSettings(training, refinement=refinement, showing=showing_for(bundled)), axes
+    reading = reading_for(bundled)
+    if arguments.reading_noises is not None:
+        reading = replace(reading, noises=arguments.reading_noises)
+    settings = ExtractionSettings(
+        training, refinement=refinement, showing=showing_for(bundled), reading=reading
+    )
+    return settings, axes
 
 
 def _source(command: str, arguments: argparse.Namespace) -> dict[str, str]:

@@ -74,4 +74,4 @@ def _note(reading: Reading) -> str:
         if reading.reader == "user":
             return "left out"
         return "nothing fits" if reading.candidates else "free"
-    return {"user": "as you said", "model": "by the model", "clip": ""}[reading.reader]
+    return {"user": "as you said", "model": "by the model", "clip": "", "both": ""}[reading.reader]

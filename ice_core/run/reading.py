@@ -9,7 +9,8 @@ import torch
 
 from ice_core.attributes.denoising_reader import read_with_model
 from ice_core.attributes.overruling import check_overruled, overrule
-from ice_core.attributes.reading import read_with_clip
+from ice_core.attributes.reading import readings_of, weigh_with_clip
+from ice_core.attributes.second_reader import reconsider
 from ice_core.attributes.values import Axis
 from ice_core.concepts import ConceptSet, Readings
 from ice_core.localization.retrieval.towers import ImageTextModel
@@ -44,12 +45,18 @@ def read(
     """
     yield Progress(READING, 0, 1)
     readings: Readings = {concept.key: {} for concept in concepts.concepts}
+    generator = torch.Generator().manual_seed(settings.training.seed)
+    from_words = settings.training.method in _STARTS_FROM_WORDS
     if ask.towers is not None:
-        readings = read_with_clip(ask.towers, concepts, ask.axes, settings.reading)
-    elif settings.training.method in _STARTS_FROM_WORDS:
-        generator = torch.Generator().manual_seed(settings.training.seed)
-        readings = read_with_model(backbone, concepts, ask.axes, None, generator)
-    readings = overrule(readings, ask.overruled, concepts, ask.axes)
+        weighed = weigh_with_clip(ask.towers, concepts, ask.axes, settings.reading)
+        readings = readings_of(weighed, ask.axes, settings.reading)
+        readings = overrule(readings, ask.overruled, concepts, ask.axes)
+        if from_words and settings.reading.noises:
+            readings = reconsider(backbone, concepts, weighed, readings, settings.reading, generator)
+    else:
+        if from_words:
+            readings = read_with_model(backbone, concepts, ask.axes, None, generator)
+        readings = overrule(readings, ask.overruled, concepts, ask.axes)
     yield Progress(READING, 1, 1, "; ".join(_line(key, readings) for key in readings))
     return readings
 

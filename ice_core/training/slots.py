@@ -7,13 +7,12 @@ from dataclasses import dataclass
 
 from ice_core.concepts import Reading, Readings, as_people_write
 from ice_core.model.backbone import Backbone
+from ice_core.model.room import PIECES, pieces, with_room
 from ice_core.training.config import TrainingConfig
 from ice_core.training.mixture import Mixture, mixture_of, spans
 from ice_core.training.state import learnable_axes
 
 _THROW_AWAY_START = "the"
-_PIECES = 75
-"""Of a prompt at most: what CLIP's text encoders take, without start and end."""
 
 
 @dataclass(frozen=True)
@@ -55,24 +54,13 @@ def words_beside(
 ) -> list[str]:
     """What an object's prompt says of the others: their words, in this order, while there is room for them
     beside the object's own tokens in the longest template."""
-    said: list[str] = []
     if key not in slots:
-        return said
-    template = max(_pieces(backbone, template.replace("{}", "")) for template in templates)
-    room = _PIECES - template - sum(slot.mixture.rows for slot in slots[key])
-    for other, of in slots.items():
-        if other == key:
-            continue
-        named = ["and a", *(slot.word for slot in of if slot.word is not None)]
-        room -= sum(_pieces(backbone, word) for word in named)
-        if room < 0:
-            break
-        said += named
-    return said
-
-
-def _pieces(backbone: Backbone, text: str) -> int:
-    return max(map(len, backbone.word_rows(text).values())) if text.strip() else 0
+        return []
+    template = max(pieces(backbone, template.replace("{}", "")) for template in templates)
+    room = PIECES - template - sum(slot.mixture.rows for slot in slots[key])
+    others = (of for other, of in slots.items() if other != key)
+    named = (["and a", *(slot.word for slot in of if slot.word is not None)] for of in others)
+    return with_room(backbone, room, named)
 
 
 def _mixed(reading: Reading) -> list[str]:

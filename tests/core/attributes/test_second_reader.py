@@ -1,0 +1,148 @@
+"""The second reader: towers that are unsure, and a denoiser whose errors are known."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+import torch
+from fakes import FakeBackbone
+from torch import Tensor
+
+from ice_core.attributes.reading import ReadingConfig, Weighed, readings_of
+from ice_core.attributes.second_reader import LEAST_WEIGHT, SHARPNESS, reconsider, together
+from ice_core.attributes.values import Axis, Reading, Readings, said
+from ice_core.concepts import Concept, ConceptSet
+from ice_core.model.attention import AttentionRecorder
+from ice_core.model.backbone import Prompt, TextFeatures
+from ice_core.model.lora import Lora
+
+COLOR, MATERIAL = Axis("color", ("red", "orange", "amber", "blue")), Axis("material", ("wood", "metal"))
+CONFIG = ReadingConfig(noises=4, confidence=0.3)
+
+
+def two_objects() -> ConceptSet:
+    """A ball and a cube, side by side."""
+    masks = torch.zeros(2, 64, 64, dtype=torch.bool)
+    masks[0, 8:40, 8:28] = masks[1, 16:56, 36:60] = True
+    image = torch.rand(3, 64, 64, generator=torch.Generator().manual_seed(0))
+    concepts = (Concept("ball", "ball", masks[0], 1.0), Concept("cube", "cube", masks[1], 1.0))
+    return ConceptSet(image, concepts, ~(masks[0] | masks[1]))
+
+
+def weighed(**weights: Sequence[float]) -> dict[str, dict[str, Weighed]]:
+    """By object, its colors' probabilities; what it is made of is beyond doubt."""
+    sure = Weighed(MATERIAL, torch.tensor([0.01, 0.99]), torch.eye(2))
+    return {
+        key: {"color": Weighed(COLOR, torch.tensor(of), torch.eye(4)), "material": sure}
+        for key, of in weights.items()
+    }
+
+
+class Listening(FakeBackbone):
+    """Denoises well where it is told "amber", and keeps the prompts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told: list[str] = []
+
+    def encode_prompts(
+        self, prompts: Sequence[Prompt], contexts: int | None = None, lora: Lora | None = None
+    ) -> TextFeatures:
+        self.told += [prompt.text for prompt in prompts]
+        wrong = torch.tensor(
+            [0.0 if "amber ball" in p.text or "amber metal" in p.text else 0.5 for p in prompts]
+        )
+        pooled = super().encode_prompts(prompts).pooled
+        return TextFeatures(wrong.view(-1, 1, 1), pooled, tuple(((0,),) for _ in prompts))
+
+    def predict(
+        self,
+        noisy: Tensor,
+        timesteps: Tensor,
+        text: TextFeatures,
+        recorder: AttentionRecorder | None = None,
+        lora: Lora | None = None,
+    ) -> Tensor:
+        keep = self.alphas_cumprod[timesteps].view(-1, 1, 1, 1)
+        latent = self.encode_image(two_objects().image[None])
+        noise = (noisy - keep.sqrt() * latent) / (1 - keep).sqrt()
+        return noise + 0.3 + text.context.view(-1, 1, 1, 1)
+
+
+def decided(weights: dict[str, dict[str, Weighed]], *known: Reading) -> tuple[Readings, Listening]:
+    backbone = Listening()
+    first = {k: dict(of) for k, of in readings_of(weights, [COLOR, MATERIAL], CONFIG).items()}
+    first["ball"] |= {one.axis: one for one in known}
+    rng = torch.Generator().manual_seed(0)
+    return reconsider(backbone, two_objects(), weights, first, CONFIG, rng), backbone
+
+
+def test_the_model_decides_where_clip_is_unsure() -> None:
+    unsure = weighed(ball=[0.04, 0.6, 0.3, 0.06], cube=[0.97, 0.01, 0.01, 0.01])
+    readings, backbone = decided(unsure)
+    assert readings["ball"]["color"].value == "amber"
+    assert readings["ball"]["color"].reader == "both"
+    assert readings["cube"]["color"] == Reading(
+        "color", readings["cube"]["color"].candidates, "clip", neighbors=readings["cube"]["color"].neighbors
+    )
+    assert readings["cube"]["color"].value == "red"
+    # Of every word one prompt, with the object's other words, and the other object beside it.
+    assert sorted(backbone.told) == sorted(
+        f"a photo of a {color} metal ball and a red metal cube" for color in COLOR.values
+    )
+
+
+def test_what_a_user_said_stays_and_is_known() -> None:
+    unsure = weighed(ball=[0.04, 0.6, 0.3, 0.06], cube=[0.5, 0.3, 0.1, 0.1])
+    readings, backbone = decided(unsure, said("color", "azure"))
+    assert readings["ball"]["color"] == said("color", "azure")
+    assert readings["cube"]["color"].value == "amber"
+    assert all(text.endswith("and a azure metal ball") for text in backbone.told)
+
+
+def test_without_doubt_nothing_is_asked() -> None:
+    sure = weighed(ball=[0.96, 0.02, 0.01, 0.01], cube=[0.97, 0.01, 0.01, 0.01])
+    readings, backbone = decided(sure)
+    assert backbone.told == []
+    assert readings == readings_of(sure, [COLOR, MATERIAL], CONFIG)
+
+
+def test_a_prompt_that_would_be_too_long_says_less() -> None:
+    long = Weighed(
+        Axis("mood", ("calm", " ".join(["very"] * 80) + " loud")), torch.tensor([0.0, 1.0]), torch.eye(2)
+    )
+    unsure = weighed(ball=[0.04, 0.6, 0.3, 0.06], cube=[0.97, 0.01, 0.01, 0.01])
+    for of in unsure.values():
+        of["mood"] = long
+    backbone = Listening()
+    first = readings_of(unsure, [COLOR, MATERIAL, long.axis], CONFIG)
+    reconsider(backbone, two_objects(), unsure, first, CONFIG, torch.Generator().manual_seed(0))
+    assert sorted(backbone.told) == sorted(f"a photo of a {color} ball" for color in COLOR.values)
+
+
+def test_probabilities_are_clips_times_the_models_among_the_words_tried() -> None:
+    weights, found = torch.tensor([0.5, 0.1, 0.3, 0.1]), torch.tensor([0.2, 0.21])
+    result = together(weights, torch.tensor([0, 2]), found)
+    first, second = (
+        weights[0] + LEAST_WEIGHT,
+        (weights[2] + LEAST_WEIGHT) * torch.tensor(-SHARPNESS * 0.05).exp(),
+    )
+    torch.testing.assert_close(result[0], 0.8 * first / (first + second))
+    torch.testing.assert_close(result[2], 0.8 * second / (first + second))
+    assert result[[1, 3]].tolist() == weights[[1, 3]].tolist()
+    assert float(result.sum()) == pytest.approx(1)
+
+
+def test_the_same_generator_decides_the_same() -> None:
+    unsure = weighed(ball=[0.3, 0.4, 0.3, 0.0], cube=[0.4, 0.3, 0.2, 0.1])
+    first = readings_of(unsure, [COLOR, MATERIAL], CONFIG)
+    runs = [
+        reconsider(FakeBackbone(), two_objects(), unsure, first, CONFIG, torch.Generator().manual_seed(5))
+        for _ in range(2)
+    ]
+    assert runs[0] == runs[1]
+    config = replace(CONFIG, noises=6)
+    other = reconsider(FakeBackbone(), two_objects(), unsure, first, config, torch.Generator().manual_seed(5))
+    assert other != runs[0]
