@@ -3,7 +3,7 @@
     python benchmarks/queued_runs.py --runs 100 --out benchmarks/results/queued_runs.json
 
 All runs are queued at once in a real ComfyUI. In each, of another rendered scene, the object is found by its
-name, four steps of the default method are learned, two pictures drawn with the tokens, and the concepts saved.
+name, four steps of the default method are learned, two pictures drawn with the tokens, the concepts saved.
 `tenth`, `last`, `largest`: bytes of the server's resident memory after the tenth run, after the last, and the
 most after any; `growth_percent`: of the last over the tenth. Linux only.
 """
