@@ -2,6 +2,7 @@
 
     python tools/published.py               # folders by size, and the total, zipped as the registry gets it
     python tools/published.py --list        # every file
+    python tools/published.py --copy DIR    # as a folder, for what checks it: `comfy-test lint DIR`
 
 Published is what git tracks and `.comfyignore`, which is written as a `.gitignore`, does not name.
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -26,6 +28,14 @@ def published_files(root: Path = PACK) -> list[Path]:
     # Git reads the patterns itself: the same rules as for a .gitignore, and none of our own.
     ignored = _git(root, "ls-files", "-z", "--cached", "--ignored", "--exclude-from=.comfyignore")
     return sorted(Path(name) for name in set(tracked) - set(ignored))
+
+
+def copy_to(folder: Path, files: Sequence[Path], root: Path = PACK) -> None:
+    """The files as a folder of their own. Raises FileExistsError where there is one already."""
+    folder.mkdir(parents=True)
+    for file in files:
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(root / file, folder / file)
 
 
 def zipped_size(files: Sequence[Path], root: Path = PACK) -> int:
@@ -45,8 +55,13 @@ def _git(root: Path, *arguments: str) -> list[str]:
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--list", action="store_true", help="name every file")
+    parser.add_argument("--copy", type=Path, metavar="DIR", help="put the files into a new folder")
     options = parser.parse_args(arguments)
     files = published_files()
+    if options.copy:
+        if options.copy.exists():
+            parser.error(f"{options.copy} is there already: name a folder that is not")
+        copy_to(options.copy, files)
     if options.list:
         print("\n".join(file.as_posix() for file in files))
     sizes: Counter[str] = Counter()

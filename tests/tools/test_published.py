@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from tools.published import PACK, published_files, zipped_size
+from tools.published import PACK, copy_to, published_files, zipped_size
 
 MOST_BYTES = 30e6
 
@@ -35,6 +35,16 @@ def test_published_is_what_the_nodes_need_and_no_more() -> None:
         map(str, files())
     )
     assert not [file for file in files() if "judge" in file.name]
+
+
+def test_what_is_published_can_be_had_as_a_folder(tmp_path: Path) -> None:
+    chosen = [file for file in files() if file.suffix in (".toml", ".json")]
+    copy_to(tmp_path / "new", chosen)
+    copied = [path.relative_to(tmp_path / "new") for path in (tmp_path / "new").rglob("*") if path.is_file()]
+    assert sorted(copied) == chosen
+    assert (tmp_path / "new" / "pyproject.toml").read_bytes() == (PACK / "pyproject.toml").read_bytes()
+    with pytest.raises(FileExistsError):
+        copy_to(tmp_path / "new", chosen)
 
 
 def test_published_is_small() -> None:

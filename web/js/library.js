@@ -9,20 +9,12 @@ const ID = "ice-library";
 
 let panel = null;
 
-function addStyle() {
-  const link = document.createElement("link");
-  link.rel = "stylesheet";
-  link.href = new URL("../css/library.css", import.meta.url).href;
-  document.head.append(link);
-}
-
 app.registerExtension({
   name: "ICE.Library",
   async setup() {
     const manager = app.extensionManager;
     if (typeof manager?.registerSidebarTab !== "function") return;
     await loadTexts(manager.setting?.get?.("Comfy.Locale"));
-    addStyle();
     receiveDrops();
     manager.registerSidebarTab({
       id: ID,

@@ -55,7 +55,7 @@ function readings(concept, host) {
 function prompts(concept) {
   const rows = concept.prompts.map((prompt) => {
     const put = button("ice-library-copy", text("copy"), async () => {
-      await copy(prompt);
+      await copy(prompt, put);
       put.textContent = text("copied");
       setTimeout(() => (put.textContent = text("copy")), 1500);
     });

@@ -27,12 +27,13 @@ export function picture(concept, address) {
   return made;
 }
 
-/** Puts a text into the clipboard; pages that are not served over HTTPS have to select it for that. */
-export async function copy(value) {
+/** Puts a text into the clipboard; pages that are not served over HTTPS have to select it for that, in a field
+ * that stands beside an element for a moment. */
+export async function copy(value, beside) {
   const copied = await navigator.clipboard?.writeText(value).then(() => true, () => false);
   if (copied) return;
   const area = element("textarea", "", [], { value });
-  document.body.append(area);
+  beside.after(area);
   area.select();
   document.execCommand("copy");
   area.remove();

@@ -8,6 +8,7 @@ import { text } from "./library_texts.js";
 
 const PAGE = 60;
 const PAUSE = 150;
+const STYLE = new URL("../css/library.css", import.meta.url).href;
 
 /** What was asked last, for the next time that the panel is opened. */
 const asked = { words: "", base: "", axis: "", value: "", same: null };
@@ -20,7 +21,9 @@ export class Panel {
     this.end = element("div", "ice-library-end");
     this.place = element("div", "ice-library-place");
     this.list = element("div", "ice-library-list", [this.controls(), this.status, this.grid, this.end]);
-    this.root.append(this.list, this.place);
+    // The panel brings its look along: nothing is put into the page's own head.
+    const look = element("link", "", [], { rel: "stylesheet", href: STYLE });
+    this.root.append(look, this.list, this.place);
     // As high as the sidebar, so that the list scrolls in itself and its end is seen only there.
     container.style.height = "100%";
     container.append(this.root);

@@ -53,10 +53,12 @@ class Completion {
     this.list = document.createElement("div");
     this.list.className = "ice-completion";
     Object.assign(this.list.style, {
-      position: "fixed", zIndex: 9999, display: "none", background: "var(--comfy-menu-bg, #222)",
-      border: "1px solid var(--border-color, #555)", font: "12px sans-serif", minWidth: "140px",
+      position: "fixed", inset: "auto", margin: 0, padding: 0, color: "var(--input-text, #ddd)",
+      background: "var(--comfy-menu-bg, #222)", border: "1px solid var(--border-color, #555)",
+      font: "12px sans-serif", minWidth: "140px",
     });
-    document.body.append(this.list);
+    // Shown above all else, wherever it stands in the page.
+    this.list.popover = "manual";
     area.addEventListener("input", () => this.later());
     area.addEventListener("keydown", (event) => this.press(event));
     area.addEventListener("blur", () => setTimeout(() => this.offer([]), 200));
@@ -87,9 +89,10 @@ class Completion {
 
   draw() {
     const place = this.area.getBoundingClientRect();
-    Object.assign(this.list.style, {
-      display: this.shown.length ? "block" : "none", left: `${place.left}px`, top: `${place.bottom}px`,
-    });
+    Object.assign(this.list.style, { left: `${place.left}px`, top: `${place.bottom}px` });
+    if (!this.area.isConnected) return;
+    if (this.list.previousSibling !== this.area) this.area.after(this.list);
+    this.list.togglePopover(this.shown.length > 0);
     const rows = this.shown.map((name, n) => {
       const made = row(name, this.pictures[name]);
       Object.assign(made.style, { padding: "3px 8px", background: n === this.chosen ? "#446" : "" });
