@@ -15,8 +15,9 @@ import re
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from node_overhead import AXES, node
 from results import write_results
@@ -48,7 +49,7 @@ def graph(picture: str, label: str, seed: int) -> Graph:
         ),
         "5": node(
             "ICEIntrinsicTrainer", **model, image=["2", 0], concepts=["4", 0], axes=", ".join(AXES),
-            steps=STEPS, learning_rate=5e-4, seed=seed, preview_every=2, refine_steps=0, lora_rank=4,
+            steps=STEPS, learning_rate=5e-4, seed=seed, preview_every=STEPS, refine_steps=0, lora_rank=4,
             resume=False, method=METHOD, words=["3", 0],
         ),
         "6": node("ICESaveConcepts", learned=["5", 0], folder=f"ice/{seed}", destination="embeddings"),
@@ -70,15 +71,14 @@ def resident(server: Server) -> int:
     return 1024 * int(found[1])
 
 
-def measure(server: Server, runs: int) -> list[int]:
-    """Memory after each run."""
+def measure(server: Server, runs: int) -> Iterator[int]:
+    """Memory after each run, as they end."""
     client = Client(server.url)
     queued = []
     for n in range(runs):
         scene = sample_scene(FIRST_SEED + n, count=1)
         name = client.upload(to_pil(render([scene]).images[0]), f"scene-{n}.png")
         queued.append(client.queue(graph(name, scene.objects[0].kind, n)))
-    after: list[int] = []
     deadline = time.monotonic() + PATIENCE
     for n, one in enumerate(queued):
         while not (entry := client.get(f"/history/{one}").get(one)):
@@ -89,9 +89,7 @@ def measure(server: Server, runs: int) -> list[int]:
             time.sleep(0.1)
         if entry["status"]["status_str"] != "success":
             raise RuntimeError(f"run {n + 1} failed: {entry['status']}")
-        after.append(resident(server))
-        print(f"run {n + 1} of {runs}: {after[-1] / 1e6:.0f} MB", file=sys.stderr, flush=True)
-    return after
+        yield resident(server)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -105,13 +103,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not hosts:
         parser.error("there is no ComfyUI; set COMFYUI_PATH to its folder")
     with tempfile.TemporaryDirectory() as name, running(hosts[0], Path(name)) as server:
-        after = measure(server, options.runs)
-    figures = {
-        "tenth": after[9], "last": after[-1], "largest": max(after),
-        "growth_percent": round(100 * (after[-1] / after[9] - 1), 2), "after_each": after,
-    }  # fmt: skip
-    write_results(options.out, figures, {"runs": options.runs, "steps": STEPS, "comfyui": hosts[0].version})
+        after: list[int] = []
+        for found in measure(server, options.runs):
+            after.append(found)
+            print(f"run {len(after)} of {options.runs}: {found / 1e6:.0f} MB", file=sys.stderr, flush=True)
+            # From the tenth on after every one: what is stopped leaves its figures, and says of how many.
+            if len(after) >= 10:
+                settings = {"runs": len(after), "steps": STEPS, "comfyui": hosts[0].version}
+                write_results(options.out, figures(after), settings)
     return 0
+
+
+def figures(after: Sequence[int]) -> dict[str, Any]:
+    """Of the memory after each run."""
+    growth = round(100 * (after[-1] / after[9] - 1), 2)
+    return {
+        "tenth": after[9], "last": after[-1], "largest": max(after), "growth_percent": growth,
+        "after_each": list(after),
+    }  # fmt: skip
 
 
 if __name__ == "__main__":

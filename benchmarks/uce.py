@@ -184,7 +184,7 @@ def measure(
         name: {m: summary([one.drawn[name][m] for one in ordered if one.found], masks) for m in bench.methods}
         for name in bench.encoders
     }
-    return figures, {"pictures": len(data), "concepts": sum(len(one.found) for one in ordered)}
+    return figures, {"sources": len(data), "concepts": sum(len(one.found) for one in ordered)}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -226,7 +226,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     settings |= counts | {"encoders": names, "model": backbone.name, "fingerprint": backbone.fingerprint}
     write_results(options.out, dict(figures), settings)
     model = "the bundled model" if is_bundled(backbone) else backbone.name
-    where = options.data.name if options.data else f"{counts['pictures']} rendered scenes"
+    where = options.data.name if options.data else f"{counts['sources']} rendered scenes"
     print("\n" + markdown(figures, model, f"{where} with {counts['concepts']} concepts"))
     return 0
 
