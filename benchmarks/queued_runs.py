@@ -3,7 +3,8 @@
     python benchmarks/queued_runs.py --runs 100 --out benchmarks/results/queued_runs.json
 
 All runs are queued at once in a real ComfyUI. In each, of another rendered scene, the object is found by its
-name, four steps of the default method are learned, two pictures drawn with the tokens, the concepts saved.
+name, its color is learned in four steps of the usual method, two pictures are drawn with the tokens, and the
+concepts are saved.
 `tenth`, `last`, `largest`: bytes of the server's resident memory after the tenth run, after the last, and the
 most after any; `growth_percent`: of the last over the tenth. Linux only.
 """
@@ -19,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from node_overhead import AXES, node
+from node_overhead import node
 from results import write_results
 
 from ice_core.files.images import to_pil
@@ -48,7 +49,7 @@ def graph(picture: str, label: str, seed: int) -> Graph:
             max_rounds=10, min_area=0.025, unexplained=0.1, seed=seed, words=["3", 0],
         ),
         "5": node(
-            "ICEIntrinsicTrainer", **model, image=["2", 0], concepts=["4", 0], axes=", ".join(AXES),
+            "ICEIntrinsicTrainer", **model, image=["2", 0], concepts=["4", 0], axes="color",
             steps=STEPS, learning_rate=5e-4, seed=seed, preview_every=STEPS, refine_steps=0, lora_rank=4,
             resume=False, method=METHOD, words=["3", 0],
         ),
