@@ -49,7 +49,8 @@ def reconsider(
     """Readings in which the diffusion model has decided what CLIP was unsure of.
 
     weighed: CLIP's probabilities, by object and axis; readings: what holds so far. What a user said stays,
-    and counts as known in the prompts. generator: on the CPU; every word is tried on the same noises.
+    and counts as known in the prompts; CLIP's word stays where errors are not finite. generator: on the CPU;
+    every word is tried on the same noises.
     """
     unsure = {
         (concept.key, name): concept
@@ -73,8 +74,9 @@ def reconsider(
         ]
         mask = F.adaptive_avg_pool2d(concept.mask[None, None].float(), size).to(latent.device)
         found = errors(backbone, trials, mask, backbone.encode_prompts(prompts), _BATCH).mean(1)
-        new = replace(one, weights=together(one.weights, tried, found))
-        decided[key][name] = new.reading("both", config)
+        if found.isfinite().all():
+            new = replace(one, weights=together(one.weights, tried, found))
+            decided[key][name] = new.reading("both", config)
     return decided
 
 

@@ -122,6 +122,24 @@ def test_a_prompt_that_would_be_too_long_says_less() -> None:
     assert sorted(backbone.told) == sorted(f"a photo of a {color} ball" for color in COLOR.values)
 
 
+def test_clips_word_stays_where_the_model_gives_no_numbers() -> None:
+    class Overflowing(Listening):
+        def predict(
+            self,
+            noisy: Tensor,
+            timesteps: Tensor,
+            text: TextFeatures,
+            recorder: AttentionRecorder | None = None,
+            lora: Lora | None = None,
+        ) -> Tensor:
+            return torch.full_like(noisy, torch.inf)
+
+    unsure = weighed(ball=[0.04, 0.6, 0.3, 0.06], cube=[0.5, 0.3, 0.1, 0.1])
+    first = readings_of(unsure, [COLOR, MATERIAL], CONFIG)
+    rng = torch.Generator().manual_seed(0)
+    assert reconsider(Overflowing(), two_objects(), unsure, first, CONFIG, rng) == first
+
+
 def test_probabilities_are_clips_times_the_models_among_the_words_tried() -> None:
     weights, found = torch.tensor([0.5, 0.1, 0.3, 0.1]), torch.tensor([0.2, 0.21])
     result = together(weights, torch.tensor([0, 2]), found)
