@@ -24,6 +24,7 @@ from ice_core.api import reading_for
 from ice_core.attributes.reading import readings_of, weigh_with_clip
 from ice_core.attributes.second_reader import reconsider
 from ice_core.concepts import Concept, ConceptSet
+from ice_core.run.pipeline import finish
 from ice_core.world.bundled import load_bundled_backbone, load_bundled_towers, world_axes
 from ice_core.world.colors import FINE_NAMES, NAMES, lab, lab_difference
 from ice_core.world.renderer import render
@@ -77,7 +78,7 @@ def main() -> None:
         clip = readings_of(weighed, axes, config)
         before = time.process_time()
         rng = torch.Generator().manual_seed(args.seed)
-        read = {"clip": clip, "both": reconsider(backbone, concepts, weighed, clip, config, rng)}
+        read = {"clip": clip, "both": finish(reconsider(backbone, concepts, weighed, clip, config, rng))}
         seconds += time.process_time() - before
         for name, readings in read.items():
             for item, concept in zip(scene.objects, found, strict=True):

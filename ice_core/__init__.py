@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         load_retriever,
         resume,
     )
+    from ice_core.attributes.reading import ReadingConfig
     from ice_core.concepts import Concept, ConceptSet, LearnedConcept, LearnedConcepts
     from ice_core.files.concept_set import SavedConcepts, load_concept_set, save_concept_set
     from ice_core.files.embeddings import load_concepts, save_concepts
@@ -47,6 +48,7 @@ __all__ = [
     "LocalizationConfig",
     "ObjectsConfig",
     "Progress",
+    "ReadingConfig",
     "RefinementConfig",
     "SamplingConfig",
     "SavedConcepts",
@@ -73,6 +75,7 @@ _HOMES = {
     "LocalizationConfig": "localization.config",
     "ObjectsConfig": "localization.segmentation",
     "Progress": "run.events",
+    "ReadingConfig": "attributes.reading",
     "RefinementConfig": "training",
     "SamplingConfig": "model.sampling",
     "SavedConcepts": "files.concept_set",

@@ -98,7 +98,7 @@ def reading_for(bundled: bool) -> ReadingConfig:
     """How properties are read: the bundled model is asked where its CLIP is unsure, which was measured on it
     and takes less than a second per object. With larger models that takes many times as long, so they are
     asked by `ReadingConfig(noises=8)` only."""
-    return ReadingConfig(noises=8) if bundled else ReadingConfig()
+    return ReadingConfig(noises=8 if bundled else 0)
 
 
 def usual_clip(model: Backbone) -> str | None:
@@ -162,9 +162,10 @@ def extract(
     far, and `resume` goes on. Raises IceError for what cannot be used, and when `out` holds a run already.
     """
     image, notes = as_image(picture)
-    if settings is None:
-        bundled = is_bundled(model)
-        settings = ExtractionSettings(showing=showing_for(bundled), reading=reading_for(bundled))
+    settings = settings or ExtractionSettings(showing=showing_for(is_bundled(model)))
+    if settings.reading.noises is None:
+        usual = reading_for(is_bundled(model)).noises
+        settings = replace(settings, reading=replace(settings.reading, noises=usual))
     known = axes_for(is_bundled(model), settings.training.axes if axes is None else axes)
     named = replace(settings.training, axes=tuple(axis.name for axis in known))
     settings = replace(settings, training=named)

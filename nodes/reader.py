@@ -51,7 +51,7 @@ class AttributeReader(io.ComfyNode):
                     default=0,
                     min=0,
                     max=2**31 - 1,
-                    tooltip="Of the noise that a model reads through; a CLIP needs none.",
+                    tooltip="Of the noise that a model reads through.",
                 ),
                 Words.Input(
                     "words",

@@ -39,7 +39,8 @@ class ReadingConfig:
     calibration by one temperature; on rendered scenes the default states truer probabilities than 1).
     candidates: how many values are kept. confidence: how sure the best value and its near synonyms
     together must be, from 0 (chance) to 1 (certainty), or nothing fits. noises: through which the diffusion
-    model decides between the words that CLIP is unsure of (`second_reader.py`); 0: it is not asked.
+    model decides between the words that CLIP is unsure of (`second_reader.py`), two or more; 0: it is not
+    asked; None: `ice_core.extract` asks the bundled model through eight, and no other.
 
     Raises IceError for a value that cannot work.
     """
@@ -49,7 +50,7 @@ class ReadingConfig:
     temperature: float = 0.5
     candidates: int = 5
     confidence: float = 0.5
-    noises: int = 0
+    noises: int | None = None
 
     def __post_init__(self) -> None:
         if not self.views or (unknown := [view for view in self.views if view not in get_args(View)]):
@@ -60,8 +61,8 @@ class ReadingConfig:
                 raise IceError(f'the template {template!r} needs "{{}}" once, where the thing goes')
         if not (math.isfinite(self.temperature) and self.temperature > 0):
             raise IceError(f"temperature is {self.temperature}: it must be above 0")
-        if self.noises < 0:
-            raise IceError(f"noises is {self.noises}: it must be 0 or more")
+        if self.noises is not None and (self.noises < 0 or self.noises == 1):
+            raise IceError(f"noises is {self.noises}: it must be 0, or 2 or more")
         check_choice(self.candidates, self.confidence)
 
 

@@ -9,7 +9,7 @@ with the word (Li et al., arXiv 2303.16203), the object's other words and the ot
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import replace
 
 import torch
@@ -45,39 +45,51 @@ def reconsider(
     readings: Readings,
     config: ReadingConfig,
     generator: torch.Generator,
-) -> Readings:
-    """Readings in which the diffusion model has decided what CLIP was unsure of.
+) -> Generator[tuple[int, int], None, Readings]:
+    """Readings in which the diffusion model has decided what CLIP was unsure of; on the way, how many of how
+    many properties it has decided.
 
-    weighed: CLIP's probabilities, by object and axis; readings: what holds so far. What a user said stays,
-    and counts as known in the prompts; CLIP's word stays where errors are not finite. generator: on the CPU;
-    every word is tried on the same noises.
+    weighed: CLIP's probabilities, by object and axis; readings: what holds so far. Whether anything fits is
+    CLIP's to say. What a user said stays, and counts as known in the prompts; CLIP's word stays where errors
+    are not finite, or fewer than two words fit into a prompt. generator: on the CPU; every word is tried on
+    the same noises.
     """
     unsure = {
         (concept.key, name): concept
         for concept in concepts.concepts
         for name, one in weighed[concept.key].items()
-        if readings[concept.key][name].reader == "clip" and float(one.weights.max()) < SURE
+        if _is_open(readings[concept.key][name]) and float(one.weights.max()) < SURE
     }
-    if not unsure:
+    if not unsure or not config.noises:
         return readings
     latent = backbone.encode_image(concepts.image.clone().float()[None].to(backbone.device)).float()
-    noises = ModelReadingConfig(max(config.noises, 2), 2, earliest=EARLIEST, latest=LATEST)
+    noises = ModelReadingConfig(config.noises, 2, earliest=EARLIEST, latest=LATEST)
     trials = draw_trials(backbone, latent, noises, generator)
     size = (latent.shape[-2], latent.shape[-1])
     decided = {key: dict(of) for key, of in readings.items()}
-    for (key, name), concept in unsure.items():
+    for n, ((key, name), concept) in enumerate(unsure.items()):
+        yield n, len(unsure)
         one = weighed[key][name]
-        tried = one.weights.argsort(descending=True, stable=True)[:TRIED]
-        prompts = [
-            _prompt(backbone, concepts, concept, readings, one.axis, one.axis.values[i])
-            for i in tried.tolist()
-        ]
+        likely = one.weights.argsort(descending=True, stable=True)[:TRIED].tolist()
+        prompts = {
+            i: prompt
+            for i in likely
+            if (prompt := _prompt(backbone, concepts, concept, readings, one.axis, one.axis.values[i]))
+        }
+        if len(prompts) < 2:
+            continue
         mask = F.adaptive_avg_pool2d(concept.mask[None, None].float(), size).to(latent.device)
-        found = errors(backbone, trials, mask, backbone.encode_prompts(prompts), _BATCH).mean(1)
+        text = backbone.encode_prompts(list(prompts.values()))
+        found = errors(backbone, trials, mask, text, _BATCH).mean(1)
         if found.isfinite().all():
-            new = replace(one, weights=together(one.weights, tried, found))
-            decided[key][name] = new.reading("both", config)
+            new = replace(one, weights=together(one.weights, torch.tensor(list(prompts)), found))
+            decided[key][name] = replace(new.reading("both", config), fits=True)
     return decided
+
+
+def _is_open(reading: Reading) -> bool:
+    """Whether CLIP says that something fits, and nobody has said what."""
+    return reading.reader == "clip" and reading.fits
 
 
 def together(weights: Tensor, tried: Tensor, found: Tensor) -> Tensor:
@@ -85,21 +97,24 @@ def together(weights: Tensor, tried: Tensor, found: Tensor) -> Tensor:
     known = (weights[tried] + LEAST_WEIGHT).log() - SHARPNESS * (found / found.min().clamp(min=1e-12) - 1)
     result = weights.clone()
     result[tried] = weights[tried].sum() * known.softmax(0)
-    return result
+    # Sums of probabilities round to more than 1.
+    return result.clamp(max=1)
 
 
 def _prompt(
     backbone: Backbone, concepts: ConceptSet, concept: Concept, readings: Readings, axis: Axis, value: str
-) -> Prompt:
+) -> Prompt | None:
     """The object with this value and its other words, and the other objects beside it, as far as the encoders
-    have room."""
+    have room; None where they have none for the value."""
     own = dict(_words(readings[concept.key])) | {axis.name: value}
-    said = [own[name] for name in as_people_write(tuple(own))]
     room = PIECES - pieces(backbone, PRIOR_TEMPLATE.replace("{}", ""))
-    whole = [*said, concept.label]
-    if sum(pieces(backbone, word) for word in whole) > room:
-        whole = [value, concept.label]
-    left = room - sum(pieces(backbone, word) for word in whole)
+    for axes in (as_people_write(tuple(own)), (axis.name,)):
+        whole = [*(own[name] for name in axes), concept.label]
+        left = room - sum(pieces(backbone, word) for word in whole)
+        if left >= 0:
+            break
+    else:
+        return None
     others = (
         ["and a", *(word for _, word in _words(readings[other.key])), other.label]
         for other in concepts.concepts

@@ -158,7 +158,9 @@ def extract(arguments: argparse.Namespace) -> None:
 
 
 def _resume(arguments: argparse.Namespace, fixed: Sequence[str]) -> None:
-    given = [name for name in fixed if getattr(arguments, name)]
+    # 0 is given, too: it is no noises to read through.
+    values = {name: getattr(arguments, name) for name in fixed}
+    given = [name for name, value in values.items() if not (value is None or value is False or value == [])]
     if given:
         raise IceError(f"--resume goes on with the run's own settings; leave out: {', '.join(given)}")
     out = arguments.resume
@@ -195,6 +197,8 @@ def settings_for(
     method: Method = arguments.method if arguments.method else METHOD
     if arguments.budget and method != "anchored":
         raise IceError(f"--budget is for --method anchored, not {method}; leave it out, or give --steps")
+    if arguments.reading_noises and method not in ("words", "anchored"):
+        raise IceError(f"--reading-noises is for methods that start from words, not {method}; leave it out")
     axes = axes_for(bundled, arguments.axes or AXES)
     usual = STEPS[method] if method in ("words", "anchored") else steps
     training = TrainingConfig(

@@ -38,6 +38,7 @@ from ice_core.run.settings import ExtractionSettings
 from ice_core.run.training import Job, Training
 from ice_core.version import package_version
 
+Event = TypeVar("Event")
 Result = TypeVar("Result")
 
 
@@ -61,15 +62,15 @@ def extract(
 
     Without labels the retriever names what is there; labels alone are looked for; masks [h, w] are taken as
     they are, or redrawn with `settings.localization.refine_masks`, and named by labels or the retriever. What
-    the objects are like on each axis is read by `towers`, without them by the retriever's model, else by the
-    backbone itself; axes: those of `settings.training.axes` with their
-    values (None: the shipped dictionaries'); overruled: what is known better, such as
-    "vase.material=ceramic". title, source and notes go into the report; with `preview_every` the objects are
-    drawn as they are every so many steps. Input is checked when this is called, models work when events
-    are asked for. Nothing is written before concepts are found and read; from then on `resume` can go on, and
-    closing the stream or an exception (Ctrl-C too) leaves what was learned. The last event is `Written`.
-    Raises IceError for input that cannot be used, and when `out` holds a run already or another process
-    works in it.
+    the objects are like on each axis is read by `towers`, without them by the retriever's model, and where
+    they are unsure by the backbone, if `settings.reading` says so; else by the backbone alone. axes: those of
+    `settings.training.axes` with their values (None: the shipped dictionaries'); overruled: what is known
+    better, such as "vase.material=ceramic". title, source and notes go into the report; with `preview_every`
+    the objects are drawn as they are every so many steps. Input is checked when this is called, models work
+    when events are asked for. Nothing is written before concepts are found and read; from then on `resume`
+    can go on, and closing the stream or an exception (Ctrl-C too) leaves what was learned. The last event is
+    `Written`. Raises IceError for input that cannot be used, and when `out` holds a run already or another
+    process works in it.
     """
     settings = settings or ExtractionSettings()
     labels = [" ".join(label.split()) for label in labels or ()]
@@ -199,9 +200,7 @@ def _resume(job: Job, folder: RunFolder, start: RunStart) -> Generator[RunEvent,
     return report
 
 
-def finish(
-    events: Generator[RunEvent, None, Result], listener: Callable[[RunEvent], None] | None = None
-) -> Result:
+def finish(events: Generator[Event, None, Result], listener: Callable[[Event], None] | None = None) -> Result:
     """Let a stream run to its end, telling `listener` every event -> what the stream returns.
 
     An exception of the listener closes the stream.

@@ -39,7 +39,8 @@ class Question:
 def read(
     backbone: Backbone, concepts: ConceptSet, ask: Question, settings: ExtractionSettings
 ) -> Generator[RunEvent, None, Readings]:
-    """Readings of every object. The backbone is only troubled where the method starts from words.
+    """Readings of every object: by the towers, where they are unsure with the backbone's help, or by the
+    backbone alone. It is only troubled where the method starts from words.
 
     Raises IceError for something overruled that is not there.
     """
@@ -52,13 +53,27 @@ def read(
         readings = readings_of(weighed, ask.axes, settings.reading)
         readings = overrule(readings, ask.overruled, concepts, ask.axes)
         if from_words and settings.reading.noises:
-            readings = reconsider(backbone, concepts, weighed, readings, settings.reading, generator)
+            deciding = reconsider(backbone, concepts, weighed, readings, settings.reading, generator)
+            readings = yield from _told(deciding)
     else:
         if from_words:
             readings = read_with_model(backbone, concepts, ask.axes, None, generator)
         readings = overrule(readings, ask.overruled, concepts, ask.axes)
     yield Progress(READING, 1, 1, "; ".join(_line(key, readings) for key in readings))
     return readings
+
+
+def _told(
+    deciding: Generator[tuple[int, int], None, Readings],
+) -> Generator[RunEvent, None, Readings]:
+    """The same, with its steps as events."""
+    while True:
+        try:
+            done, total = next(deciding)
+        except StopIteration as end:
+            found: Readings = end.value
+            return found
+        yield Progress(READING, done, total)
 
 
 def _line(key: str, readings: Readings) -> str:

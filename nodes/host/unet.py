@@ -16,6 +16,7 @@ import comfy.model_base
 import comfy.model_management
 import comfy.utils
 import torch
+from comfy.cli_args import args as host_options
 from comfy.ldm.modules.attention import SpatialTransformer, attention_pytorch, optimized_attention
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from torch import Tensor, nn
@@ -37,6 +38,8 @@ _PREDICTIONS: dict[Any, Prediction] = {
 
 _OVERRIDE = "optimized_attention_override"
 """What the host calls in place of its attention, where a patch on the wire does not say otherwise."""
+_ATTENTION_IS_CHOSEN = host_options.use_split_cross_attention or host_options.use_quad_cross_attention
+"""Whether the host was started with an attention that saves memory."""
 
 
 class UNet:
@@ -142,7 +145,7 @@ class UNet:
         # The host's x at noise level sigma is x_0 + sigma * noise; it answers with x_0.
         scaled = noisy * (1 + wide**2).sqrt()
         options = self._patcher.model_options["transformer_options"]
-        if self.device.type == "cpu":
+        if self.device.type == "cpu" and not _ATTENTION_IS_CHOSEN:
             options = {_OVERRIDE: _torch_attention, **options}
         if recorder is not None:
             options = self._recording(options, recorder)

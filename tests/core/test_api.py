@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from fakes import FakeBackbone
 from PIL import Image
 
 import ice_core
+from ice_core import api
 from ice_core.files.images import save_png, to_pil
 from ice_core.model.backbone import Prompt
 from ice_core.run.events import Found, Progress, RunEvent, Written
@@ -157,6 +159,27 @@ def test_a_refined_picture_is_composed_with_its_lora(tmp_path: Path) -> None:
     ]
     assert drawn[0] != drawn[1]
     assert drawn[1] == drawn[2]
+
+
+def test_the_model_helps_to_read_where_it_is_known_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image, masks = scene()
+    told = []
+    for bundled, asked in ((False, None), (True, None), (True, 0), (False, 4)):
+        monkeypatch.setattr(api, "is_bundled", lambda _, bundled=bundled: bundled)
+        monkeypatch.setattr(api, "reading_towers", lambda _: None)
+        reading = ice_core.ReadingConfig(noises=asked)
+        settings = ice_core.ExtractionSettings(SETTINGS.training, reading=reading)
+        out = tmp_path / f"{bundled}-{asked}"
+        events = ice_core.extract(
+            FakeBackbone(), image, out, labels=["ball", "cube"], masks=masks, settings=settings
+        )
+        while not (out / "run.json").exists():
+            next(events)
+        events.close()
+        told.append(json.loads((out / "run.json").read_text())["settings"]["reading"]["noises"])
+    assert told == [0, 8, 0, 4]
 
 
 @pytest.mark.parametrize("device", ["nonsense", "meta", "cuda:99"])

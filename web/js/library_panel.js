@@ -23,6 +23,10 @@ export class Panel {
     this.list = element("div", "ice-library-list", [this.controls(), this.status, this.grid, this.end]);
     // The panel brings its look along: nothing is put into the page's own head.
     const look = element("link", "", [], { rel: "stylesheet", href: STYLE });
+    const dressed = new Promise((done) => {
+      for (const end of ["load", "error"]) look.addEventListener(end, done, { once: true });
+    });
+    this.root.hidden = true;
     this.root.append(look, this.list, this.place);
     // As high as the sidebar, so that the list scrolls in itself and its end is seen only there.
     container.style.height = "100%";
@@ -32,8 +36,13 @@ export class Panel {
     this.forget = server.afterRuns(() => this.look());
     this.total = null;
     this.overview = null;
-    this.load();
-    this.look();
+    // Without its look the list has no end to scroll to, and all pages would be asked for.
+    dressed.then(() => {
+      if (!this.root.isConnected) return;
+      this.root.hidden = false;
+      this.load();
+      this.look();
+    });
   }
 
   remove() {

@@ -17,6 +17,7 @@ from ice_core.concepts import Concept, ConceptSet
 from ice_core.model.attention import AttentionRecorder
 from ice_core.model.backbone import Prompt, TextFeatures
 from ice_core.model.lora import Lora
+from ice_core.run.pipeline import finish
 
 COLOR, MATERIAL = Axis("color", ("red", "orange", "amber", "blue")), Axis("material", ("wood", "metal"))
 CONFIG = ReadingConfig(noises=4, confidence=0.3)
@@ -76,7 +77,7 @@ def decided(weights: dict[str, dict[str, Weighed]], *known: Reading) -> tuple[Re
     first = {k: dict(of) for k, of in readings_of(weights, [COLOR, MATERIAL], CONFIG).items()}
     first["ball"] |= {one.axis: one for one in known}
     rng = torch.Generator().manual_seed(0)
-    return reconsider(backbone, two_objects(), weights, first, CONFIG, rng), backbone
+    return finish(reconsider(backbone, two_objects(), weights, first, CONFIG, rng)), backbone
 
 
 def test_the_model_decides_where_clip_is_unsure() -> None:
@@ -118,7 +119,8 @@ def test_a_prompt_that_would_be_too_long_says_less() -> None:
         of["mood"] = long
     backbone = Listening()
     first = readings_of(unsure, [COLOR, MATERIAL, long.axis], CONFIG)
-    reconsider(backbone, two_objects(), unsure, first, CONFIG, torch.Generator().manual_seed(0))
+    rng = torch.Generator().manual_seed(0)
+    finish(reconsider(backbone, two_objects(), unsure, first, CONFIG, rng))
     assert sorted(backbone.told) == sorted(f"a photo of a {color} ball" for color in COLOR.values)
 
 
@@ -137,7 +139,7 @@ def test_clips_word_stays_where_the_model_gives_no_numbers() -> None:
     unsure = weighed(ball=[0.04, 0.6, 0.3, 0.06], cube=[0.5, 0.3, 0.1, 0.1])
     first = readings_of(unsure, [COLOR, MATERIAL], CONFIG)
     rng = torch.Generator().manual_seed(0)
-    assert reconsider(Overflowing(), two_objects(), unsure, first, CONFIG, rng) == first
+    assert finish(reconsider(Overflowing(), two_objects(), unsure, first, CONFIG, rng)) == first
 
 
 def test_probabilities_are_clips_times_the_models_among_the_words_tried() -> None:
@@ -153,14 +155,41 @@ def test_probabilities_are_clips_times_the_models_among_the_words_tried() -> Non
     assert float(result.sum()) == pytest.approx(1)
 
 
+def test_no_probability_is_above_one() -> None:
+    weights = torch.tensor([0.25000003, 0.25, 0.25, 0.25])
+    result = together(weights, torch.arange(4), torch.tensor([1e-3, 1.0, 1.0, 1.0]))
+    assert float(result.max()) <= 1
+
+
+def test_whether_anything_fits_is_clips_to_say() -> None:
+    nothing = weighed(ball=[0.25, 0.25, 0.26, 0.24], cube=[0.97, 0.01, 0.01, 0.01])
+    readings, backbone = decided(nothing)
+    assert not readings["ball"]["color"].fits
+    assert backbone.told == []
+
+
+def test_words_that_no_prompt_holds_are_not_tried() -> None:
+    endless = Axis("color", ("red", " ".join(["very"] * 80), "amber"))
+    unsure = weighed(ball=[], cube=[])
+    for of in unsure.values():
+        of["color"] = Weighed(endless, torch.tensor([0.3, 0.6, 0.1]), torch.eye(3))
+    first, backbone = readings_of(unsure, [endless, MATERIAL], CONFIG), Listening()
+    rng = torch.Generator().manual_seed(0)
+    readings = finish(reconsider(backbone, two_objects(), unsure, first, CONFIG, rng))
+    assert not any("very very" in text.partition(" and a ")[0] for text in backbone.told)
+    assert readings["ball"]["color"].candidates[1].value == "amber"
+
+
 def test_the_same_generator_decides_the_same() -> None:
     unsure = weighed(ball=[0.3, 0.4, 0.3, 0.0], cube=[0.4, 0.3, 0.2, 0.1])
-    first = readings_of(unsure, [COLOR, MATERIAL], CONFIG)
-    runs = [
-        reconsider(FakeBackbone(), two_objects(), unsure, first, CONFIG, torch.Generator().manual_seed(5))
-        for _ in range(2)
-    ]
-    assert runs[0] == runs[1]
-    config = replace(CONFIG, noises=6)
-    other = reconsider(FakeBackbone(), two_objects(), unsure, first, config, torch.Generator().manual_seed(5))
-    assert other != runs[0]
+    first = readings_of(unsure, [COLOR, MATERIAL], replace(CONFIG, confidence=0.1))
+
+    def run(config: ReadingConfig) -> tuple[list[tuple[int, int]], Readings]:
+        told: list[tuple[int, int]] = []
+        rng = torch.Generator().manual_seed(5)
+        deciding = reconsider(FakeBackbone(), two_objects(), unsure, first, config, rng)
+        return told, finish(deciding, told.append)
+
+    assert run(CONFIG) == run(CONFIG)
+    assert run(CONFIG)[0] == [(0, 2), (1, 2)]
+    assert run(replace(CONFIG, noises=6))[1] != run(CONFIG)[1]
