@@ -49,8 +49,9 @@ def reconsider(
     """Readings in which the diffusion model has decided what CLIP was unsure of; on the way, how many of how
     many properties it has decided.
 
-    weighed: CLIP's probabilities, by object and axis; readings: what holds so far. Whether anything fits is
-    CLIP's to say. What a user said stays, and counts as known in the prompts; CLIP's word stays where errors
+    weighed: CLIP's probabilities, by object and axis; readings: what holds so far. Where CLIP says that
+    nothing fits, since its probability is spread over several words, one fits if both together are sure
+    enough of it. What a user said stays, and counts as known in the prompts; CLIP's word stays where errors
     are not finite, or fewer than two words fit into a prompt. generator: on the CPU; every word is tried on
     the same noises.
     """
@@ -58,7 +59,7 @@ def reconsider(
         (concept.key, name): concept
         for concept in concepts.concepts
         for name, one in weighed[concept.key].items()
-        if _is_open(readings[concept.key][name]) and float(one.weights.max()) < SURE
+        if readings[concept.key][name].reader == "clip" and float(one.weights.max()) < SURE
     }
     if not unsure or not config.noises:
         return readings
@@ -83,13 +84,9 @@ def reconsider(
         found = errors(backbone, trials, mask, text, _BATCH).mean(1)
         if found.isfinite().all():
             new = replace(one, weights=together(one.weights, torch.tensor(list(prompts)), found))
-            decided[key][name] = replace(new.reading("both", config), fits=True)
+            reading = new.reading("both", config)
+            decided[key][name] = replace(reading, fits=reading.fits or readings[key][name].fits)
     return decided
-
-
-def _is_open(reading: Reading) -> bool:
-    """Whether CLIP says that something fits, and nobody has said what."""
-    return reading.reader == "clip" and reading.fits
 
 
 def together(weights: Tensor, tried: Tensor, found: Tensor) -> Tensor:

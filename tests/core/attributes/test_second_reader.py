@@ -10,6 +10,7 @@ import torch
 from fakes import FakeBackbone
 from torch import Tensor
 
+from ice_core.attributes import second_reader
 from ice_core.attributes.reading import ReadingConfig, Weighed, readings_of
 from ice_core.attributes.second_reader import LEAST_WEIGHT, SHARPNESS, reconsider, together
 from ice_core.attributes.values import Axis, Reading, Readings, said
@@ -161,11 +162,18 @@ def test_no_probability_is_above_one() -> None:
     assert float(result.max()) <= 1
 
 
-def test_whether_anything_fits_is_clips_to_say() -> None:
-    nothing = weighed(ball=[0.25, 0.25, 0.26, 0.24], cube=[0.97, 0.01, 0.01, 0.01])
-    readings, backbone = decided(nothing)
-    assert not readings["ball"]["color"].fits
-    assert backbone.told == []
+def test_something_fits_that_both_together_are_sure_of() -> None:
+    spread = weighed(ball=[0.25, 0.24, 0.26, 0.25], cube=[0.97, 0.01, 0.01, 0.01])
+    assert not readings_of(spread, [COLOR, MATERIAL], CONFIG)["ball"]["color"].fits
+    readings, _ = decided(spread)
+    assert readings["ball"]["color"].value == "amber"
+
+
+def test_what_clip_was_sure_enough_of_stays_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(second_reader, "together", lambda *_: torch.tensor([0.24, 0.26, 0.25, 0.25]))
+    readings, _ = decided(weighed(ball=[0.6, 0.2, 0.1, 0.1], cube=[0.97, 0.01, 0.01, 0.01]))
+    assert readings["ball"]["color"].value == "orange"
+    assert readings["ball"]["color"].fits
 
 
 def test_words_that_no_prompt_holds_are_not_tried() -> None:
