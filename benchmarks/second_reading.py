@@ -1,6 +1,6 @@
 """What the second reader is worth: properties read by CLIP alone, and with the diffusion model's help.
 
-    python benchmarks/second_reading.py --scenes 40 --seed 8 --out benchmarks/results/second_reading.json
+    python benchmarks/second_reading.py --scenes 40 --seed 10 --out benchmarks/results/second_reading.json
 
 Rendered scenes with true masks and kinds, the bundled models, the world's words, finer names of colors too.
 Of `clip` and of `both`: how often the word that is read is true of the object, by axis (`right`; an axis
