@@ -77,16 +77,13 @@ def read_with_model(
     config = config or ModelReadingConfig()
     for concept in concepts.concepts:
         check_readable(concept)
-    latent = backbone.encode_image(concepts.image.clone().float()[None].to(backbone.device)).float()
-    trials = draw_trials(backbone, latent, config, generator)
-    size = (latent.shape[-2], latent.shape[-1])
+    trials, covered = trials_of(backbone, concepts, config, generator)
     readings: dict[str, dict[str, Reading]] = {}
     for concept in concepts.concepts:
-        mask = F.adaptive_avg_pool2d(concept.mask[None, None].float(), size).to(latent.device)
         readings[concept.key] = {
             axis.name: nothing(axis, "model")
             if axis.free
-            else _read_axis(backbone, trials, mask, concept.label, axis, config)
+            else _read_axis(backbone, trials, covered[concept.key], concept.label, axis, config)
             for axis in axes
         }
     return readings
@@ -99,6 +96,19 @@ class Trials:
     noisy: Tensor
     target: Tensor
     timesteps: Tensor
+
+
+def trials_of(
+    backbone: Backbone, concepts: ConceptSet, config: ModelReadingConfig, generator: torch.Generator
+) -> tuple[Trials, dict[str, Tensor]]:
+    """Noisy copies of a picture, and of each object the share [1, 1, h, w] of the cells that it covers."""
+    latent = backbone.encode_image(concepts.image.clone().float()[None].to(backbone.device)).float()
+    size = (latent.shape[-2], latent.shape[-1])
+    covered = {
+        concept.key: F.adaptive_avg_pool2d(concept.mask[None, None].float(), size).to(latent.device)
+        for concept in concepts.concepts
+    }
+    return draw_trials(backbone, latent, config, generator), covered
 
 
 def draw_trials(

@@ -13,10 +13,9 @@ from collections.abc import Generator, Iterator, Mapping
 from dataclasses import replace
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from ice_core.attributes.denoising_reader import ModelReadingConfig, draw_trials, errors
+from ice_core.attributes.denoising_reader import ModelReadingConfig, errors, trials_of
 from ice_core.attributes.reading import ReadingConfig, Weighed
 from ice_core.attributes.values import Axis, Reading, Readings
 from ice_core.concepts import Concept, ConceptSet, as_people_write
@@ -63,10 +62,8 @@ def reconsider(
     }
     if not unsure or not config.noises:
         return readings
-    latent = backbone.encode_image(concepts.image.clone().float()[None].to(backbone.device)).float()
     noises = ModelReadingConfig(config.noises, 2, earliest=EARLIEST, latest=LATEST)
-    trials = draw_trials(backbone, latent, noises, generator)
-    size = (latent.shape[-2], latent.shape[-1])
+    trials, covered = trials_of(backbone, concepts, noises, generator)
     decided = {key: dict(of) for key, of in readings.items()}
     for n, ((key, name), concept) in enumerate(unsure.items()):
         yield n, len(unsure)
@@ -79,9 +76,8 @@ def reconsider(
         }
         if len(prompts) < 2:
             continue
-        mask = F.adaptive_avg_pool2d(concept.mask[None, None].float(), size).to(latent.device)
         text = backbone.encode_prompts(list(prompts.values()))
-        found = errors(backbone, trials, mask, text, _BATCH).mean(1)
+        found = errors(backbone, trials, covered[key], text, _BATCH).mean(1)
         if found.isfinite().all():
             new = replace(one, weights=together(one.weights, torch.tensor(list(prompts)), found))
             reading = new.reading("both", config)
