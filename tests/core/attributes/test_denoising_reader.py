@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import pytest
 import torch
 from fakes import FakeBackbone
-from torch import Tensor
+from knowing import Knowing
 from training_runs import scene
 
 from ice_core.attributes.denoising_reader import (
@@ -20,49 +18,19 @@ from ice_core.attributes.denoising_reader import (
 )
 from ice_core.attributes.values import Axis
 from ice_core.errors import IceError
-from ice_core.model.attention import AttentionRecorder
 from ice_core.model.backbone import Prompt, TextFeatures
-from ice_core.model.lora import Lora
 
 COLOR = Axis("color", ("green", "red", "blue"))
-
-
-class Knowing(FakeBackbone):
-    """Denoises well where it is told "red", worse by a wave for every other word."""
-
-    def __init__(self, image: Tensor) -> None:
-        super().__init__()
-        self.latent = self.encode_image(image[None])
-        self.passes = 0
-
-    def encode_prompts(
-        self, prompts: Sequence[Prompt], contexts: int | None = None, lora: Lora | None = None
-    ) -> TextFeatures:
-        wrong = torch.tensor([0.0 if "red" in prompt.text else 0.5 for prompt in prompts])
-        pooled = super().encode_prompts(prompts).pooled
-        return TextFeatures(wrong.view(-1, 1, 1), pooled, tuple(((0,),) for _ in prompts))
-
-    def predict(
-        self,
-        noisy: Tensor,
-        timesteps: Tensor,
-        text: TextFeatures,
-        recorder: AttentionRecorder | None = None,
-        lora: Lora | None = None,
-    ) -> Tensor:
-        self.passes += len(noisy)
-        keep = self.alphas_cumprod[timesteps].view(-1, 1, 1, 1)
-        noise = (noisy - keep.sqrt() * self.latent) / (1 - keep).sqrt()
-        rough = 0.3 * torch.sin(
-            torch.arange(noise[0].numel()).view(noise[0].shape) + timesteps.view(-1, 1, 1, 1)
-        )
-        return noise + rough + text.context.view(-1, 1, 1, 1)
 
 
 def test_the_value_that_denoises_best_is_read() -> None:
     concepts = scene()
     readings = read_with_model(
-        Knowing(concepts.image), concepts, [COLOR, Axis("mood2")], None, torch.Generator().manual_seed(0)
+        Knowing(concepts.image, "red"),
+        concepts,
+        [COLOR, Axis("mood2")],
+        None,
+        torch.Generator().manual_seed(0),
     )
     for reading in readings.values():
         assert reading["color"].value == "red"
@@ -72,7 +40,7 @@ def test_the_value_that_denoises_best_is_read() -> None:
 
 def test_long_dictionaries_are_thinned_out_first() -> None:
     concepts = scene("ball")
-    backbone = Knowing(concepts.image)
+    backbone = Knowing(concepts.image, "red")
     axis = Axis("color", (*(f"shade{i}" for i in range(20)), "red"))
     config = ModelReadingConfig(noises=10, first_noises=2, survivors=3, batch=5)
     reading = read_with_model(backbone, concepts, [axis], config, torch.Generator().manual_seed(0))

@@ -8,16 +8,13 @@ from dataclasses import replace
 import pytest
 import torch
 from fakes import FakeBackbone
-from torch import Tensor
+from knowing import Knowing
 
 from ice_core.attributes import second_reader
 from ice_core.attributes.reading import ReadingConfig, Weighed, readings_of
 from ice_core.attributes.second_reader import LEAST_WEIGHT, SHARPNESS, reconsider, together
 from ice_core.attributes.values import Axis, Reading, Readings, said
 from ice_core.concepts import Concept, ConceptSet
-from ice_core.model.attention import AttentionRecorder
-from ice_core.model.backbone import Prompt, TextFeatures
-from ice_core.model.lora import Lora
 from ice_core.run.pipeline import finish
 
 COLOR, MATERIAL = Axis("color", ("red", "orange", "amber", "blue")), Axis("material", ("wood", "metal"))
@@ -42,39 +39,13 @@ def weighed(**weights: Sequence[float]) -> dict[str, dict[str, Weighed]]:
     }
 
 
-class Listening(FakeBackbone):
-    """Denoises well where it is told "amber", and keeps the prompts."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.told: list[str] = []
-
-    def encode_prompts(
-        self, prompts: Sequence[Prompt], contexts: int | None = None, lora: Lora | None = None
-    ) -> TextFeatures:
-        self.told += [prompt.text for prompt in prompts]
-        wrong = torch.tensor(
-            [0.0 if "amber ball" in p.text or "amber metal" in p.text else 0.5 for p in prompts]
-        )
-        pooled = super().encode_prompts(prompts).pooled
-        return TextFeatures(wrong.view(-1, 1, 1), pooled, tuple(((0,),) for _ in prompts))
-
-    def predict(
-        self,
-        noisy: Tensor,
-        timesteps: Tensor,
-        text: TextFeatures,
-        recorder: AttentionRecorder | None = None,
-        lora: Lora | None = None,
-    ) -> Tensor:
-        keep = self.alphas_cumprod[timesteps].view(-1, 1, 1, 1)
-        latent = self.encode_image(two_objects().image[None])
-        noise = (noisy - keep.sqrt() * latent) / (1 - keep).sqrt()
-        return noise + 0.3 + text.context.view(-1, 1, 1, 1)
+def knowing(wrong: float = 0.5) -> Knowing:
+    """What knows that the ball is amber, or the cube."""
+    return Knowing(two_objects().image, "amber ball", "amber metal", wrong=wrong)
 
 
-def decided(weights: dict[str, dict[str, Weighed]], *known: Reading) -> tuple[Readings, Listening]:
-    backbone = Listening()
+def decided(weights: dict[str, dict[str, Weighed]], *known: Reading) -> tuple[Readings, Knowing]:
+    backbone = knowing()
     first = {k: dict(of) for k, of in readings_of(weights, [COLOR, MATERIAL], CONFIG).items()}
     first["ball"] |= {one.axis: one for one in known}
     rng = torch.Generator().manual_seed(0)
@@ -118,7 +89,7 @@ def test_a_prompt_that_would_be_too_long_says_less() -> None:
     unsure = weighed(ball=[0.04, 0.6, 0.3, 0.06], cube=[0.97, 0.01, 0.01, 0.01])
     for of in unsure.values():
         of["mood"] = long
-    backbone = Listening()
+    backbone = knowing()
     first = readings_of(unsure, [COLOR, MATERIAL, long.axis], CONFIG)
     rng = torch.Generator().manual_seed(0)
     finish(reconsider(backbone, two_objects(), unsure, first, CONFIG, rng))
@@ -126,21 +97,10 @@ def test_a_prompt_that_would_be_too_long_says_less() -> None:
 
 
 def test_clips_word_stays_where_the_model_gives_no_numbers() -> None:
-    class Overflowing(Listening):
-        def predict(
-            self,
-            noisy: Tensor,
-            timesteps: Tensor,
-            text: TextFeatures,
-            recorder: AttentionRecorder | None = None,
-            lora: Lora | None = None,
-        ) -> Tensor:
-            return torch.full_like(noisy, torch.inf)
-
     unsure = weighed(ball=[0.04, 0.6, 0.3, 0.06], cube=[0.5, 0.3, 0.1, 0.1])
     first = readings_of(unsure, [COLOR, MATERIAL], CONFIG)
     rng = torch.Generator().manual_seed(0)
-    assert finish(reconsider(Overflowing(), two_objects(), unsure, first, CONFIG, rng)) == first
+    assert finish(reconsider(knowing(wrong=torch.inf), two_objects(), unsure, first, CONFIG, rng)) == first
 
 
 def test_probabilities_are_clips_times_the_models_among_the_words_tried() -> None:
@@ -181,7 +141,7 @@ def test_words_that_no_prompt_holds_are_not_tried() -> None:
     unsure = weighed(ball=[], cube=[])
     for of in unsure.values():
         of["color"] = Weighed(endless, torch.tensor([0.3, 0.6, 0.1]), torch.eye(3))
-    first, backbone = readings_of(unsure, [endless, MATERIAL], CONFIG), Listening()
+    first, backbone = readings_of(unsure, [endless, MATERIAL], CONFIG), knowing()
     rng = torch.Generator().manual_seed(0)
     readings = finish(reconsider(backbone, two_objects(), unsure, first, CONFIG, rng))
     assert not any("very very" in text.partition(" and a ")[0] for text in backbone.told)
