@@ -191,16 +191,16 @@ def settings_for(
     other things than photographs."""
     from ice_core.api import axes_for, reading_for, showing_for
     from ice_core.run.settings import ExtractionSettings
-    from ice_core.training.config import STEPS, AnchoredConfig, Method, TrainingConfig
+    from ice_core.training.config import FROM_WORDS, STEPS, AnchoredConfig, Method, TrainingConfig
     from ice_core.training.refinement import RefinementConfig
 
     method: Method = arguments.method if arguments.method else METHOD
     if arguments.budget and method != "anchored":
         raise IceError(f"--budget is for --method anchored, not {method}; leave it out, or give --steps")
-    if arguments.reading_noises and method not in ("words", "anchored"):
+    if arguments.reading_noises and method not in FROM_WORDS:
         raise IceError(f"--reading-noises is for methods that start from words, not {method}; leave it out")
     axes = axes_for(bundled, arguments.axes or AXES)
-    usual = STEPS[method] if method in ("words", "anchored") else steps
+    usual = STEPS[method] if method in FROM_WORDS else steps
     training = TrainingConfig(
         tuple(axis.name for axis in axes),
         arguments.steps or usual,

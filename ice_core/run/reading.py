@@ -17,9 +17,9 @@ from ice_core.localization.retrieval.towers import ImageTextModel
 from ice_core.model.backbone import Backbone
 from ice_core.run.events import Progress, RunEvent
 from ice_core.run.settings import ExtractionSettings
+from ice_core.training.config import FROM_WORDS
 
 READING = "reading properties"
-_STARTS_FROM_WORDS = ("words", "anchored")
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def read(
     yield Progress(READING, 0, 1)
     readings: Readings = {concept.key: {} for concept in concepts.concepts}
     generator = torch.Generator().manual_seed(settings.training.seed)
-    from_words = settings.training.method in _STARTS_FROM_WORDS
+    from_words = settings.training.method in FROM_WORDS
     if ask.towers is not None:
         weighed = weigh_with_clip(ask.towers, concepts, ask.axes, settings.reading)
         readings = readings_of(weighed, ask.axes, settings.reading)

@@ -14,6 +14,8 @@ from ice_core.model.prompts import NEUTRAL_TEMPLATES
 
 Method = Literal["words", "anchored", "paper", "inversion"]
 """How tokens come about: read off as words, learned from those words, as in the paper, by plain inversion."""
+FROM_WORDS: tuple[Method, ...] = ("words", "anchored")
+"""Methods whose tokens start at the words that are read of an object."""
 
 STEPS: Mapping[Method, int] = {"words": 0, "anchored": 60, "paper": 800, "inversion": 800}
 """Optimizer steps that a method takes unless told otherwise; the bundled model needs half of the last two."""
