@@ -8,7 +8,8 @@ picture is one, each followed by a `bare` forward and backward pass of the U-Net
 `step_over_bare` is the median of their ratios, of the dearer phase. Seconds are medians of wall time. On an
 accelerator the family's own size in bfloat16, and `peak_bytes` with the model, as the device's allocator
 counts; on a processor 256 x 256 in float32 unless told otherwise, and `peak_bytes` beyond the model, by
-resident memory (Linux only). What a card must have is `benchmarks/memory_budget.py`.
+resident memory (Linux only). Each in a process of its own: what an allocator keeps of one would count in the
+next. What a card must have is `benchmarks/memory_budget.py`.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ import argparse
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import replace
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -39,6 +42,16 @@ from ice_core.training import StepDone, TrainingConfig, train
 
 CPU_SIDE = 256
 SEED = 0
+
+
+@dataclass(frozen=True)
+class Place:
+    """What a model runs on: threads of the processor, and side of the picture in pixels."""
+
+    device: torch.device
+    dtype: torch.dtype
+    side: int
+    threads: int
 
 
 def seconds(work: Callable[[], Any], device: torch.device) -> tuple[Any, float]:
@@ -106,22 +119,37 @@ def training(backbone: StandaloneBackbone, concepts: ConceptSet, steps: int) -> 
     }
 
 
-def measure(backbone: StandaloneBackbone, side: int, steps: int) -> dict[str, Any]:
-    """Stage One, then Stage Two with each memory option."""
-    concepts, device = scene_concepts(side, SEED), backbone.device
-    found: dict[str, Any] = {}
+def objects(backbone: StandaloneBackbone, concepts: ConceptSet) -> dict[str, Any]:
+    """Stage One."""
+    device, taken = backbone.device, []
 
-    def objects() -> None:
+    def run() -> None:
         rng = torch.Generator().manual_seed(SEED)
         _, spent = seconds(lambda: find_objects(backbone, concepts.image, EVERYTHING, rng), device)
-        found["objects"] = {"seconds": round(spent, 3)}
+        taken.append(spent)
 
-    bytes_ = peak(objects, device)
-    found["objects"]["peak_bytes"] = bytes_
-    found["plain"] = training(backbone, concepts, steps)
-    backbone.checkpoint_gradients()
-    found["checkpointing"] = training(backbone, concepts, steps)
-    return found
+    bytes_ = peak(run, device)
+    return {"seconds": round(taken[0], 3), "peak_bytes": bytes_}
+
+
+WORKS = ("objects", "plain", "checkpointing")
+
+
+def measure(work: str, backbone: StandaloneBackbone, side: int, steps: int) -> dict[str, Any]:
+    """Stage One, or Stage Two with one memory option."""
+    concepts = scene_concepts(side, SEED)
+    if work == "objects":
+        return objects(backbone, concepts)
+    if work == "checkpointing":
+        backbone.checkpoint_gradients()
+    return training(backbone, concepts, steps)
+
+
+def measure_alone(work: str, family: str, where: Place, steps: int) -> dict[str, Any]:
+    """`measure`, for a process that does nothing else."""
+    torch.set_num_threads(where.threads)
+    keep_freed_memory()
+    return measure(work, random_model(family, where.device, where.dtype), where.side, steps)
 
 
 def main() -> None:
@@ -137,14 +165,17 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    keep_freed_memory()
     device = usable_device(options.device)
     dtype = dtype_named(options.dtype, device)
     side = options.side or (CPU_SIDE if device.type == "cpu" else SHAPES[options.family].side)
     if side % 64 or side <= 0:
         parser.error(f"--side is {side}; it must be a multiple of 64")
-    backbone = random_model(options.family, device, dtype)
-    figures = measure(backbone, side, options.steps)
+    place = Place(device, dtype, side, options.threads)
+    figures = {}
+    for work in WORKS:
+        with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+            figures[work] = pool.submit(measure_alone, work, options.family, place, options.steps).result()
+        print(work, figures[work], flush=True)
     settings = {"side": side, "dtype": str(dtype), "steps": options.steps, "device": device.type}
     write_results(options.out, {options.family: figures}, settings)
 

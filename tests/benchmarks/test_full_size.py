@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from full_size import measure
+from full_size import WORKS, measure
 from full_size_models import SHAPES, random_model
 from memory_budget import META, step
 
@@ -40,7 +40,7 @@ def test_computing_again_keeps_a_fraction(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_both_memory_options_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     narrow(monkeypatch)
-    found = measure(random_model("sdxl", torch.device("cpu"), torch.float32), 64, 4)
+    found = {w: measure(w, random_model("sdxl", torch.device("cpu"), torch.float32), 64, 4) for w in WORKS}
     assert found["objects"]["seconds"] > 0
     for option in ("plain", "checkpointing"):
         assert found[option]["step_over_bare"] > 0
