@@ -22,7 +22,7 @@ import comfy.sd  # noqa: E402
 import comfy.utils  # noqa: E402
 import torch  # noqa: E402
 from backbone_questions import ask  # noqa: E402
-from comfy import model_detection, supported_models  # noqa: E402
+from tiny_host_models import load  # noqa: E402
 
 from ice_core.files.lora import load_lora  # noqa: E402
 from ice_core.model.backbone import Prompt, Token  # noqa: E402
@@ -30,40 +30,6 @@ from ice_core.model.backbone import Prompt, Token  # noqa: E402
 ComfyBackbone = pack_module("nodes.host.backbone").ComfyBackbone
 encode_conditioning = pack_module("nodes.host.conditioning").encode_conditioning
 gradients = pack_module("nodes.host.weights").gradients
-
-CLASSES = {"sd1": supported_models.SD15, "sd2": supported_models.SD20, "sdxl": supported_models.SDXL}
-WIDTHS = {"clip_l": 64, "clip_h": 64, "clip_g": 128}
-
-
-def load(path: Path) -> tuple[Any, Any, Any]:
-    """MODEL, CLIP and VAE as Load Checkpoint makes them; the host is told that models are this small."""
-    base = CLASSES[path.stem.partition("-")[0]]
-    found = model_detection.detect_unet_config(
-        comfy.utils.load_torch_file(str(path)), "model.diffusion_model."
-    )
-    small = type(
-        "Small",
-        (base,),
-        {"unet_config": {key: found.get(key) for key in base.unet_config}, "ice_native_size": 64},
-    )
-    options = {
-        f"{name}_model_config": {
-            "hidden_size": width,
-            "intermediate_size": 2 * width,
-            "num_attention_heads": width // 64,
-            "num_hidden_layers": 3,
-        }
-        for name, width in WIDTHS.items()
-    }
-    supported_models.models.insert(0, small)
-    try:
-        return comfy.sd.load_checkpoint_guess_config(
-            str(path),
-            embedding_directory=str(path.parent / path.stem / "embeddings"),
-            te_model_options=options,
-        )[:3]
-    finally:
-        supported_models.models.remove(small)
 
 
 def read(wires: tuple[Any, Any, Any], files: Path, noise: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -94,7 +60,7 @@ torch.set_num_threads(1)  # as the answers that these are compared with
 with torch.inference_mode():  # as the executor calls a node
     questions = torch.load(Path(folder) / "questions.pt", weights_only=True)
     for path in sorted(Path(folder).glob("*.safetensors")):
-        wires = load(path)
+        wires = load(path, path.with_suffix("") / "embeddings")
         with gradients():
             answers = ask(ComfyBackbone(*wires), questions)
         answers |= read(wires, path.with_suffix(""), questions["noise"])
