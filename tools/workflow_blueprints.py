@@ -21,7 +21,7 @@ class Drawing:
     scheduler: str = "karras"
 
 
-SMALL, LARGE = Drawing(128, steps=30, sampler_name="dpmpp_2m_sde"), Drawing(512)
+SMALL, LARGE = Drawing(128, steps=30, cfg=5.0, sampler_name="dpmpp_2m_sde"), Drawing(512)
 XL = Drawing(1024, steps=30, cfg=6.0)
 """The demo model, as `SamplingConfig` draws, Stable Diffusion 1.5, and XL: more steps and less guidance."""
 MATERIAL_PROMPT = "a photo of a {a.vase.material} {b.chair.object}"

@@ -25,7 +25,7 @@ class SamplingConfig:
     """
 
     steps: int = 30
-    guidance: float = 7.0
+    guidance: float = 5.0
     rescale: float = 0.7
     eta: float = 1.0
 
