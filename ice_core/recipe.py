@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import tempfile
 from dataclasses import asdict, dataclass
@@ -17,6 +16,7 @@ from ice_core.library.batch import Worker
 from ice_core.library.learning import learned_from_picture
 from ice_core.localization.retrieval.dictionary import Vocabulary
 from ice_core.run.settings import ExtractionSettings
+from ice_core.tensor_files.digest import file_sha256
 
 
 @dataclass(frozen=True)
@@ -72,11 +72,7 @@ class Recipe:
 
 
 def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
     try:
-        with path.open("rb") as file:
-            while block := file.read(2**22):
-                digest.update(block)
+        return file_sha256(path)
     except OSError as error:
         raise IceError(f"cannot read {path}: {error.strerror}; give a checkpoint that can be read") from error
-    return digest.hexdigest()

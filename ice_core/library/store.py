@@ -8,7 +8,6 @@ also keeps other processes from touching files in between.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import sqlite3
@@ -29,6 +28,7 @@ from ice_core.library.entries import Checked, Entry, Hit, Overview, Query
 from ice_core.library.finding import Vectors, by_words_and_properties, count, entries, ids_of, overview
 from ice_core.library.keeping import ids_in, insert_concepts, insert_set, insert_vectors
 from ice_core.library.schema import DATABASE, connect
+from ice_core.tensor_files.digest import file_sha256
 
 if TYPE_CHECKING:
     from ice_core.files.concept_set import SavedConcepts
@@ -128,7 +128,7 @@ class Library:
         from ice_core.files.concept_set import save_concept_set
 
         incoming = save_concept_set(saved, self.folder / SETS / _INCOMING, replace=True)
-        digest = hashlib.sha256(incoming.read_bytes()).hexdigest()
+        digest = file_sha256(incoming)
         incoming.replace(self.path_of(digest))
         return digest
 

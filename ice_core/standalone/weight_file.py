@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 
 from ice_core.errors import IceError
 from ice_core.standalone.kinds import Shapes
+from ice_core.tensor_files.digest import file_sha256
 from ice_core.tensor_files.pickle_file import plain_tensors, read_pickle
 from ice_core.tensor_files.safetensors_file import read_tensors
 
@@ -92,8 +92,4 @@ def _sha256(path: Path, mtime_ns: int, size: int) -> str:
     stat = path.stat()
     if (stat.st_mtime_ns, stat.st_size) != (mtime_ns, size):
         raise IceError(f"{path} was changed after it was loaded: load the model again")
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(2**22):
-            digest.update(block)
-    return digest.hexdigest()
+    return file_sha256(path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from ice_core.attributes.values import Axis
 from ice_core.errors import IceError
+from ice_core.tensor_files.digest import file_sha256
 from ice_core.world.architecture import CLIP_CONFIG
 from ice_core.world.colors import FINE_NAMES
 from ice_core.world.scenes import AXES, GROUNDS, INTRINSIC_AXES
@@ -52,7 +52,7 @@ def load_bundled_towers(backbone: StandaloneBackbone | None = None, device: str 
     return OpenClipTowers(
         model.eval().requires_grad_(False),
         name="bundled",
-        fingerprint=_sha256(MODEL_FILE) if backbone is None else backbone.fingerprint,
+        fingerprint=_fingerprint() if backbone is None else backbone.fingerprint,
         mean=open_clip.OPENAI_DATASET_MEAN,
         std=open_clip.OPENAI_DATASET_STD,
         device=device,
@@ -68,14 +68,14 @@ def _text_state(checkpoint: Path) -> dict[str, Tensor]:
         return {name.removeprefix(TEXT_PREFIX): file.get_tensor(name) for name in names}
 
 
+@cache
+def _fingerprint() -> str:
+    return file_sha256(MODEL_FILE)
+
+
 def is_bundled(backbone: Backbone) -> bool:
     """Whether a model has the bundled checkpoint's weights, whoever hosts it."""
-    return MODEL_FILE.is_file() and backbone.fingerprint == _sha256(MODEL_FILE)
-
-
-@cache
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    return MODEL_FILE.is_file() and backbone.fingerprint == _fingerprint()
 
 
 def world_vocabulary() -> Vocabulary:
