@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ice_core.model.sampling import SamplingConfig
 from tools.comfy_graph import Definitions
 from tools.workflow_sheet import Node, Sheet, Wire
 
@@ -21,9 +22,9 @@ class Drawing:
     scheduler: str = "karras"
 
 
-SMALL, LARGE = Drawing(128, steps=30, cfg=5.0, sampler_name="dpmpp_2m_sde"), Drawing(512)
-XL = Drawing(1024, steps=30, cfg=6.0)
-"""The demo model, as `SamplingConfig` draws, Stable Diffusion 1.5, and XL: more steps and less guidance."""
+SMALL = Drawing(128, SamplingConfig.steps, SamplingConfig.guidance, "dpmpp_2m_sde")
+LARGE, XL = Drawing(512), Drawing(1024, steps=30, cfg=6.0)
+"""The demo model, as this pack itself draws, Stable Diffusion 1.5, and XL: more steps and less guidance."""
 MATERIAL_PROMPT = "a photo of a {a.vase.material} {b.chair.object}"
 
 DRAWING, EXTRACTING = 100, 200
