@@ -23,12 +23,18 @@ HOSTS = find_hosts()
 
 
 @pytest.fixture(scope="session", params=HOSTS or [None], ids=lambda host: host.version if host else "no host")
-def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    host: Host | None = request.param
-    if host is None:
+def host(request: pytest.FixtureRequest) -> Host:
+    """Each installation in turn; what cannot be started here is skipped with its reason."""
+    found: Host | None = request.param
+    if found is None:
         pytest.skip("there is no ComfyUI: set COMFYUI_PATH to its folder")
-    if (problem := host.problem()) is not None:
+    if (problem := found.problem()) is not None:
         pytest.skip(problem)
+    return found
+
+
+@pytest.fixture(scope="session")
+def server(host: Host, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with running(host, tmp_path_factory.mktemp(f"comfyui-{host.version}")) as started:
         yield started
 

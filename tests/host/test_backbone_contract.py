@@ -14,10 +14,9 @@ from ice_core.world.architecture import LATENT_CHANNELS
 from ice_core.world.bundled import load_bundled_backbone
 from ice_core.world.renderer import render
 from ice_core.world.scenes import sample_scene
-from tools.comfy_host import PACK, Host, find_hosts
+from tools.comfy_host import PACK, Host
 
 TOLERANCE = 1e-3
-HOSTS = find_hosts()
 
 
 @pytest.fixture(scope="module")
@@ -32,15 +31,6 @@ def questions(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def expected(questions: Path) -> dict[str, Tensor]:
     return ask(load_bundled_backbone(), torch.load(questions, weights_only=True))
-
-
-@pytest.fixture(scope="module", params=HOSTS or [None], ids=lambda host: host.version if host else "no host")
-def host(request: pytest.FixtureRequest) -> Host:
-    if request.param is None:
-        pytest.skip("there is no ComfyUI: set COMFYUI_PATH to its folder")
-    if (problem := request.param.problem()) is not None:
-        pytest.skip(problem)
-    return request.param
 
 
 def probe(host: Host, questions: Path, *options: str) -> dict[str, Tensor]:

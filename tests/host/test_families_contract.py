@@ -20,20 +20,10 @@ from ice_core.files.embeddings import save_token
 from ice_core.files.lora import load_lora, save_lora
 from ice_core.model.backbone import Prompt, Token
 from ice_core.standalone import StandaloneBackbone, load_checkpoint
-from tools.comfy_host import PACK, Host, find_hosts
+from tools.comfy_host import PACK, Host
 
 TOLERANCE, TEXT_TOLERANCE = 1e-3, 1e-4
 STEPS = 20
-HOSTS = find_hosts()
-
-
-@pytest.fixture(scope="module", params=HOSTS or [None], ids=lambda host: host.version if host else "no host")
-def host(request: pytest.FixtureRequest) -> Host:
-    if request.param is None:
-        pytest.skip("there is no ComfyUI: set COMFYUI_PATH to its folder")
-    if (problem := request.param.problem()) is not None:
-        pytest.skip(problem)
-    return request.param
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from tiny_families import tiny_family
 
 from ice_core.files.concept_set import load_concept_set
 from tools.comfy_client import Client, Graph
-from tools.comfy_host import Host, Server, find_hosts, running
+from tools.comfy_host import Host, Server, running
 from tools.make_workflows import stand_in
 from tools.workflow_designs import PHOTO
 
@@ -25,17 +25,11 @@ ARCHITECTURES = {
     "sd2-v": "stable-diffusion-v2-768-v",
     "sdxl": "stable-diffusion-xl-v1-base",
 }
-HOSTS = find_hosts()
 
 
-@pytest.fixture(scope="module", params=HOSTS or [None], ids=lambda host: host.version if host else "no host")
-def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+@pytest.fixture(scope="module")
+def server(host: Host, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """With a loader of models that are smaller than hosts take by themselves."""
-    host: Host | None = request.param
-    if host is None:
-        pytest.skip("there is no ComfyUI: set COMFYUI_PATH to its folder")
-    if (problem := host.problem()) is not None:
-        pytest.skip(problem)
     folder = tmp_path_factory.mktemp(f"families-{host.version}")
     for part in ("custom_nodes", "models/checkpoints"):
         (folder / part).mkdir(parents=True)
