@@ -10,7 +10,14 @@ from torch import Tensor
 
 from ice_core.errors import IceError
 from ice_core.model.backbone import Prompt, TextFeatures
-from ice_core.model.sampling import SamplingConfig, guided, predicted_original, sample, timesteps_for
+from ice_core.model.sampling import (
+    SamplingConfig,
+    first_noise,
+    guided,
+    predicted_original,
+    sample,
+    timesteps_for,
+)
 
 
 class Oracle(FakeBackbone):
@@ -65,6 +72,28 @@ def test_samples_of_a_gaussian_have_its_moments(eta: float):
     assert backbone.drawn.std().item() == pytest.approx(0.5, abs=0.03)
 
 
+def test_first_noise_is_standard_normal_but_for_its_mean():
+    noise = first_noise((8, 4, 16, 16), torch.Generator().manual_seed(0))
+    plain = torch.randn(8, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(noise.mean((2, 3)), torch.zeros(8, 4), atol=1e-6, rtol=0)
+    torch.testing.assert_close(noise - noise[..., :1, :1], plain - plain[..., :1, :1])
+
+
+def test_pictures_start_from_the_first_noise():
+    """A model that answers with no velocity and one step: the picture is its noise."""
+
+    class Still(FakeBackbone):
+        def predict(self, noisy, timesteps, text, recorder=None, lora=None):
+            self.seen = noisy
+            return torch.zeros_like(noisy)
+
+    backbone = Still()
+    config = SamplingConfig(steps=1, guidance=1.0, eta=0.0)
+    sample(backbone, [Prompt(("x",))] * 3, config, torch.Generator().manual_seed(0))
+    expected = first_noise(tuple(backbone.seen.shape), torch.Generator().manual_seed(0))
+    torch.testing.assert_close(backbone.seen, expected)
+
+
 def test_second_order_steps_beat_their_number():
     """Against 400 steps, 20 must be far closer than 5: the multistep correction is in effect."""
     backbone = GaussianData()
@@ -97,7 +126,7 @@ def test_steps_are_those_of_diffusers(eta: float, kind: str):
     theirs.set_timesteps(steps)
     assert theirs.timesteps.tolist() == timesteps_for(steps, len(backbone.alphas_cumprod))
     rng = torch.Generator().manual_seed(0)
-    x = torch.randn((1, *backbone.drawn.shape[1:]), generator=rng)
+    x = first_noise((1, *backbone.drawn.shape[1:]), rng)
     later = torch.Generator().manual_seed(int(x.flatten()[:2].view(torch.int64)))
     for t in theirs.timesteps:
         predicted = backbone.predict(x, t[None], backbone.encode_prompts([Prompt(("x",))]))
