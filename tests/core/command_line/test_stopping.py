@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +16,16 @@ from ice_core.files.concept_set import load_concept_set
 from ice_core.files.embeddings import load_concepts
 from ice_core.run import training
 from ice_core.training.events import StepDone
+
+
+@pytest.fixture(autouse=True)
+def signals_count() -> Iterator[None]:
+    """As in a shell's foreground: in the background SIGINT is ignored, and then stays ignored."""
+    handlers = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture
@@ -96,3 +106,11 @@ def test_a_signal_counts_again_when_the_first_one_got_lost(monkeypatch: pytest.M
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGTERM)
     assert received == [signal.SIGINT, signal.SIGINT, signal.SIGTERM]
+
+
+def test_a_signal_that_is_ignored_stays_ignored() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with stopped_once() as received:
+        signal.raise_signal(signal.SIGINT)
+    assert received == []
+    assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
