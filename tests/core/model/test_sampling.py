@@ -80,8 +80,6 @@ def test_first_noise_is_standard_normal_but_for_its_mean():
 
 
 def test_pictures_start_from_the_first_noise():
-    """A model that answers with no velocity and one step: the picture is its noise."""
-
     class Still(FakeBackbone):
         def predict(self, noisy, timesteps, text, recorder=None, lora=None):
             self.seen = noisy
