@@ -17,7 +17,7 @@ Method = Literal["words", "anchored", "paper", "inversion"]
 FROM_WORDS: tuple[Method, ...] = ("words", "anchored")
 """Methods whose tokens start at the words that are read of an object."""
 
-STEPS: Mapping[Method, int] = {"words": 0, "anchored": 60, "paper": 800, "inversion": 800}
+STEPS: Mapping[Method, int] = {"words": 0, "anchored": 24, "paper": 800, "inversion": 800}
 """Optimizer steps that a method takes unless told otherwise; the bundled model needs half of the last two."""
 
 _OWN = -1
@@ -41,9 +41,10 @@ class AnchoredConfig:
     earliest, latest: their timesteps, as shares of the schedule. In more noise it pays more to say where the
         object is than to name its shade, and a token is bent to say that (`benchmarks/timesteps.py`).
     rows: embedding rows per token.
-    mixing: share of the steps in which only the mixtures' weights are learned; then residuals join in.
-    mixture_rate: of Adam, for the logarithms of the weights; residual_rate: for directions of length 1. Both
-        at the first step; they fall to 0 at the last.
+    mixing: share of the steps in which the mixtures' weights are solved for; in the others residuals are
+        learned.
+    damping: of that solution, as a share of the mean curvature (`least_squares.py`).
+    residual_rate: of Adam, for directions of length 1, at its first step; it falls to 0 at the last.
     keep_close: weight of a direction's squared distance from its mixture's.
     substitution: chance that a slot of the prompt holds its word instead of its token.
     off_axis: weight of the off-axis anchor, see `off_axis.py`; 0 leaves it out. off_axis_pictures: that the
@@ -62,8 +63,8 @@ class AnchoredConfig:
     earliest: float = 0.05
     latest: float = 0.4
     rows: int = 1
-    mixing: float = 0.5
-    mixture_rate: float = 0.2
+    mixing: float = 1 / 3
+    damping: float = 0.3
     residual_rate: float = 0.003
     keep_close: float = 0.01
     substitution: float = 0.5
@@ -72,7 +73,7 @@ class AnchoredConfig:
     instance: bool = True
     beside: bool = True
     evaluations: int = 16
-    evaluate_every: int = 10
+    evaluate_every: int = 8
     patience: int = 3
     budget: float = 0.0
 
@@ -87,7 +88,7 @@ class AnchoredConfig:
         ):
             if getattr(self, name) < least:
                 raise IceError(f"{name} is {getattr(self, name)}: it must be {least} or more")
-        for name in ("mixture_rate", "residual_rate", "keep_close", "off_axis", "budget"):
+        for name in ("damping", "residual_rate", "keep_close", "off_axis", "budget"):
             if not (math.isfinite(value := getattr(self, name)) and value >= 0):
                 raise IceError(f"{name} is {value}: it must be 0 or more")
         if not 0 <= self.earliest < self.latest <= 1:

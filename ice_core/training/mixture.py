@@ -17,7 +17,7 @@ from torch import Tensor
 from ice_core.model.backbone import Backbone, Token
 
 _LEAST_WEIGHT = 0.02
-"""Weight that a word of a mixture starts with at least: a lesser one hardly gets a gradient."""
+"""Of the first word at the start, so that a mixture is never of nothing."""
 _NEGLIGIBLE = 1e-3
 """Singular values below this share of the largest are rounding."""
 
@@ -26,7 +26,7 @@ _NEGLIGIBLE = 1e-3
 class Mixture:
     """What a token starts from.
 
-    words: their rows by encoder, [k, n, D] for k words of n pieces; start: logarithms of their weights [k];
+    words: their rows by encoder, [k, n, D] for k words of n pieces; start: their weights [k], of sum 1;
     forbidden: orthonormal directions [r, D] by encoder that a residual keeps out of.
     """
 
@@ -41,18 +41,20 @@ class Mixture:
         return max(words.shape[1] for words in self.words.values())
 
     def token(self, weights: Tensor, residuals: Mapping[str, Tensor]) -> Token:
-        """The token of logarithmic weights [k] and residual directions {encoder: [n, D]}."""
+        """The token of weights [k] of sum 1, of which some may be negative, and of residual directions
+        {encoder: [n, D]}. Its norms are those of the words that it goes towards."""
         rows = {}
         for encoder, words in self.words.items():
             direction = self.direction(encoder, weights)
             moved = F.normalize(direction + self.allowed(encoder, residuals[encoder]), dim=-1)
-            norms = torch.einsum("k,kn->n", weights.softmax(0), words.norm(dim=-1))
+            shares = weights.clamp(min=0)
+            norms = torch.einsum("k,kn->n", shares / shares.sum(), words.norm(dim=-1))
             rows[encoder] = norms[:, None] * moved
         return Token(self.name, rows)
 
     def direction(self, encoder: str, weights: Tensor) -> Tensor:
         """Unit directions [n, D] of the mixture alone."""
-        return F.normalize(torch.einsum("k,knd->nd", weights.softmax(0), self.words[encoder]), dim=-1)
+        return F.normalize(torch.einsum("k,knd->nd", weights, self.words[encoder]), dim=-1)
 
     def allowed(self, encoder: str, residual: Tensor) -> Tensor:
         """A residual [n, D] without what lies in the forbidden directions."""
@@ -70,7 +72,7 @@ def mixture_of(
 ) -> Mixture:
     """A mixture of the first word and of those others that have as many pieces, whose rows then match.
 
-    weights: of the words, above 0; rows: at least so many rows, the pieces in turn.
+    weights: of the words, 0 or more; rows: at least so many rows, the pieces in turn.
     """
     pieces = [backbone.word_rows(word) for word in words]
     alike = [i for i, p in enumerate(pieces) if _lengths(p) == _lengths(pieces[0])]
@@ -79,8 +81,9 @@ def mixture_of(
     for encoder, first in pieces[0].items():
         turns = torch.arange(max(rows, len(first))) % len(first)
         stacked[encoder] = torch.stack([pieces[i][encoder].detach().float().to(device)[turns] for i in alike])
-    start = torch.tensor([max(weights[i], _LEAST_WEIGHT) for i in alike], device=device).log()
-    return Mixture(name, stacked, start, forbidden)
+    start = torch.tensor([weights[i] for i in alike], device=device)
+    start[0] = start[0].clamp(min=_LEAST_WEIGHT)
+    return Mixture(name, stacked, start / start.sum(), forbidden)
 
 
 def _lengths(rows: Mapping[str, Tensor]) -> list[int]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -18,6 +20,7 @@ from ice_core.model.backbone import Prompt, Token
 from ice_core.model.noising import draw_noise, fill
 from ice_core.training import AnchoredConfig, Snapshot, TrainingConfig, train
 from ice_core.training.anchored import AnchoredSession, begin_anchored
+from ice_core.training.least_squares import NormalEquations, moved
 from ice_core.training.mixture import mixture_of, spans
 from ice_core.training.scene import prepare
 from ice_core.training.slots import slots_of
@@ -86,7 +89,7 @@ def test_the_prompt_is_as_people_write_it() -> None:
 
 
 def test_with_nothing_to_learn_the_words_come_back() -> None:
-    still = AnchoredConfig(batch=1, residual_rate=0, mixture_rate=0, instance=False)
+    still = AnchoredConfig(batch=1, residual_rate=0, instance=False)
     readings = {"ball-0": {"color": said("color", "red"), "material": said("material", "metal")}}
     config = dataclasses.replace(CONFIG, anchored=still)
     ball = run(scene("ball"), config, readings=readings)[1].concepts[0]
@@ -98,7 +101,7 @@ def test_with_nothing_to_learn_the_words_come_back() -> None:
         torch.testing.assert_close(token.rows["clip_l"], rows(word))
 
 
-def test_only_mixtures_move_in_the_first_phase() -> None:
+def test_mixtures_move_in_the_first_phase_and_residuals_in_the_second() -> None:
     config = dataclasses.replace(
         CONFIG, snapshot_every=1, anchored=dataclasses.replace(CONFIG.anchored, mixing=0.5)
     )
@@ -109,17 +112,88 @@ def test_only_mixtures_move_in_the_first_phase() -> None:
         sum(float(v.abs().sum()) for k, v in s.extra.items() if k[:7] == "values/" and k[-7:] == "/clip_l")
         for s in states
     ]
-    assert [r > 0 for r in residuals[:6]] == [False] * 6
-    assert residuals[-1] > 0
-    assert not torch.equal(
-        states[5].extra["values/ball-0.color/weights"], states[0].extra["values/ball-0.color/weights"]
+    assert [r > 0 for r in residuals] == [False] * 6 + [True] * 6
+    weights = [s.extra["values/ball-0.color/weights"] for s in states]
+    moves = [not torch.equal(one, other) for one, other in itertools.pairwise(weights)]
+    assert [step + 2 for step, moved in enumerate(moves) if moved] == [3, 6]
+    for one in weights:
+        assert float(one.sum()) == pytest.approx(1, abs=1e-5)
+
+
+def test_the_first_solution_is_that_of_the_least_squares_problem() -> None:
+    """The first two steps of two, solved by NumPy from outputs that are computed here once more."""
+    backbone, concepts, damping = FakeBackbone(), scene("ball"), 0.3
+    anchored = AnchoredConfig(batch=3, mixing=1.0, damping=damping, evaluations=0)
+    config = dataclasses.replace(
+        CONFIG,
+        steps=2,
+        anchored=anchored,
+        templates=("a photo of a {}",),
+        flip_probability=0,
+        snapshot_every=1,
+    )
+    events = list(train(backbone, concepts, config, READINGS))
+    state = next(e.state for e in events if isinstance(e, Snapshot))
+    assert state.step == 1
+    rng = torch.Generator().manual_seed(0)
+    torch.rand(3, generator=rng)
+    places = (torch.arange(3) + torch.rand(3, generator=rng)) / 3
+    timesteps = ((anchored.earliest + (anchored.latest - anchored.earliest) * places) * 999).round().long()
+    noise = draw_noise((3, 4, 8, 8), 0, rng)
+    signal = backbone.alphas_cumprod[timesteps].view(-1, 1, 1, 1)
+    noisy = signal.sqrt() * backbone.encode_image(concepts.image[None]) + (1 - signal).sqrt() * noise
+    mixture = slots_of(backbone, "ball-0", "ball", config, READINGS)[1].mixture
+    still = {"clip_l": torch.zeros(1, 16)}
+
+    def output(weights: torch.Tensor) -> torch.Tensor:
+        parts = [mixture.token(weights, still), "metal", "ball"]
+        return backbone.predict(
+            noisy, timesteps, backbone.encode_prompts([fill("a photo of a {}", parts)] * 3)
+        )
+
+    start = torch.tensor([0.6, 0.3]) / 0.9
+    mask = prepare(backbone, concepts, config).subjects[0].mask[:1].expand(3, 4, 8, 8).sqrt()
+    plain = output(start)
+    changes = [(output(start + 0.3 * (word - start)) - plain) / 0.3 for word in torch.eye(2)]
+    table = np.stack([(mask * change).numpy().ravel() for change in changes], -1).astype(np.float64)
+    wanted = (mask * (noise - plain)).numpy().ravel().astype(np.float64)
+    weight = np.sqrt(damping * (table**2).sum(0).mean())
+    share, *_ = np.linalg.lstsq(
+        np.concatenate([table, weight * np.eye(2)]), np.append(wanted, [0, 0]), rcond=None
+    )
+    share *= min(1, 0.5 / np.abs(share).sum())
+    expected = start.numpy() + share - start.numpy() * share.sum()
+    np.testing.assert_allclose(state.extra["values/ball-0.color/weights"], expected, atol=1e-3)
+
+
+def test_weights_that_a_picture_was_made_with_are_found() -> None:
+    """The error is what a mixture further on would explain: that is where the solution goes."""
+    generator = torch.Generator().manual_seed(0)
+    changes = [torch.randn(4, 2, 3, 3, generator=generator) for _ in range(3)]
+    true = torch.tensor([0.3, -0.2, 0.1], dtype=torch.float64)
+    error = sum((float(t) * c for t, c in zip(true, changes, strict=True)), torch.zeros(4, 2, 3, 3))
+    weight = torch.rand(4, 1, 3, 3, generator=generator)
+    halves = [
+        NormalEquations.of([c[part] for c in changes], error[part], weight[part])
+        for part in (slice(0, 1), slice(1, 4))
+    ]
+    both = NormalEquations.empty(3) + halves[0] + halves[1]
+    torch.testing.assert_close(both.solution(0), true, atol=1e-5, rtol=0)
+    assert float(both.solution(1e6).abs().max()) < 1e-5
+    assert NormalEquations.empty(3).solution(0.1).tolist() == [0, 0, 0]
+    went = moved(torch.tensor([0.8, 0.2, 0.0]), true / 2)
+    torch.testing.assert_close(went, torch.tensor([0.87, 0.08, 0.05]))
+    far = moved(torch.tensor([0.8, 0.2, 0.0]), true * 10)
+    (
+        torch.testing.assert_close(far, moved(torch.tensor([0.8, 0.2, 0.0]), true / 0.6 / 2)),
+        "at most half a way",
     )
 
 
 def test_the_loss_of_a_step_is_the_masked_error_of_the_prompt_that_was_drawn() -> None:
     """The first step without chance in the prompt, written down once more."""
     backbone, concepts = FakeBackbone(), scene("ball")
-    anchored = AnchoredConfig(batch=3, substitution=0, instance=False, evaluations=0)
+    anchored = AnchoredConfig(batch=3, mixing=0, substitution=0, instance=False, evaluations=0)
     config = dataclasses.replace(
         CONFIG, anchored=anchored, templates=("a photo of a {}",), flip_probability=0
     )
@@ -142,14 +216,17 @@ def test_the_loss_of_a_step_is_the_masked_error_of_the_prompt_that_was_drawn() -
     assert step.losses["total"] == pytest.approx(expected, rel=1e-4)
 
 
-def test_the_best_state_is_kept_and_it_is_never_worse_than_the_words() -> None:
-    wild = dataclasses.replace(CONFIG.anchored, mixture_rate=20.0, residual_rate=20.0, evaluate_every=1)
+def test_the_best_state_is_kept_and_it_is_never_worse_than_the_solved_mixtures() -> None:
+    wild = dataclasses.replace(CONFIG.anchored, mixing=0.25, residual_rate=20.0, evaluate_every=1)
     config = dataclasses.replace(CONFIG, anchored=wild)
     backbone, concepts = FakeBackbone(), scene("ball")
     with torch.enable_grad():
         state = begin_anchored(backbone, concepts, config, READINGS)
         session = AnchoredSession(backbone, prepare(backbone, concepts, config), config, state)
+        for _ in range(config.switch):
+            session.advance()
         first = float(session.record["ball-0"][0])
+        assert math.isfinite(first)
         for _ in range(8):
             session.advance()
         assert float(session.record["ball-0"][0]) <= first
@@ -193,21 +270,26 @@ def test_rates_fall_to_nothing_along_half_a_cosine_also_after_a_stop() -> None:
     with torch.enable_grad():
         state = begin_anchored(backbone, concepts, CONFIG, READINGS)
         session = AnchoredSession(backbone, prepare(backbone, concepts, CONFIG), CONFIG, state)
-        rates = []
+        first, rates = session.rates[0], []
         for step in range(CONFIG.steps):
-            if step == 6:
+            if step in (3, 6):
                 session = AnchoredSession(
                     backbone, prepare(backbone, concepts, CONFIG), CONFIG, session.state()
                 )
             session.advance()
-            rates.append(session.optimizer.param_groups[0]["lr"] / CONFIG.anchored.mixture_rate)
-    assert rates == pytest.approx([(1 + math.cos(math.pi * n / 12)) / 2 for n in range(12)])
+            rates.append(session.optimizer.param_groups[0]["lr"] / first)
+    assert CONFIG.switch == 4
+    assert rates[4:] == pytest.approx([(1 + math.cos(math.pi * n / 8)) / 2 for n in range(8)])
 
 
 def test_a_budget_ends_it() -> None:
     hurried = dataclasses.replace(CONFIG.anchored, budget=1e-9)
-    steps, _ = run(scene("ball"), dataclasses.replace(CONFIG, anchored=hurried), readings=READINGS)
+    steps, learned = run(scene("ball"), dataclasses.replace(CONFIG, anchored=hurried), readings=READINGS)
     assert len(steps) == 1
+    words = begin_anchored(FakeBackbone(), scene("ball"), CONFIG, READINGS).tokens["ball-0.color"]
+    assert not torch.equal(learned.concepts[0].intrinsics["color"].rows["clip_l"], words.rows["clip_l"]), (
+        "what was looked at by then is made use of"
+    )
 
 
 @pytest.mark.parametrize(
@@ -215,6 +297,7 @@ def test_a_budget_ends_it() -> None:
     [
         ({"batch": 0}, "batch is 0"),
         ({"keep_close": -1.0}, "keep_close is -1"),
+        ({"damping": -0.1}, "damping is -0.1: it must be 0 or more"),
         ({"mixing": 1.5}, "mixing is 1.5: it must be in 0..1"),
         ({"budget": float("nan")}, "budget is nan"),
     ],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -27,7 +27,7 @@ from ice_core.training import (
 
 READINGS = {
     "ball-0": {
-        "color": Reading("color", (Candidate("red", 0.7), Candidate("pink", 0.2)), "clip"),
+        "color": Reading("color", (Candidate("red", 0.7), Candidate("pink", 0.2)), "clip", True, ("pink",)),
         "material": Reading(
             "material", (Candidate("metal", 0.4), Candidate("glass", 0.3)), "clip", fits=False
         ),
@@ -73,7 +73,7 @@ def test_a_resumed_run_gives_the_same_numbers_with_an_anchor_on_other_things(tmp
     plain = settings("anchored")
     config = dataclasses.replace(plain, anchored=dataclasses.replace(plain.anchored, off_axis=1.0))
     straight = run(config=config, readings=READINGS)
-    assert all(event.losses["off_axis"] >= 0 for event in straight[0])
+    assert all(event.losses["off_axis"] >= 0 for event in straight[0] if event.phase == 2)
     state = next(
         e.state
         for e in train(FakeBackbone(), scene(), config, READINGS)
@@ -87,16 +87,38 @@ def test_a_resumed_run_gives_the_same_numbers_with_an_anchor_on_other_things(tmp
 @pytest.mark.parametrize("method", TRAINED)
 def test_divergence_hands_over_the_last_good_state(method: Method) -> None:
     seen: list[object] = []
-    with pytest.raises(IceError, match="diverged at step 3 of 8"):
+    # Mixtures are solved for without gradients.
+    good = 2 + (settings(method).switch if method == "anchored" else 0)
+    with pytest.raises(IceError, match=f"diverged at step {good + 1} of 8"):
         seen.extend(train(Breaking(2), scene(), settings(method), READINGS))
     last = seen[-1]
     assert isinstance(last, Snapshot)
-    assert last.state.step == 2
+    assert last.state.step == good
     straight, resumed = (
         run(config=settings(method), readings=READINGS),
         run(config=settings(method), resume=last.state),
     )
     assert same(straight[1], resumed[1])
+
+
+def test_mixtures_that_cannot_be_solved_for_hand_over_the_last_good_state() -> None:
+    class Dark(FakeBackbone):
+        left = 1 + 3 + 1
+        """Calls: of the fixed set, of the first step as it is and towards two words, and of the second."""
+
+        def predict(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+            self.left -= 1
+            return super().predict(*args, **kwargs) * (float("nan") if self.left < 0 else 1)
+
+    seen: list[object] = []
+    with pytest.raises(IceError, match="diverged at step 2 of 8"):
+        seen.extend(train(Dark(), scene(), settings("anchored"), READINGS))
+    last = seen[-1]
+    assert isinstance(last, Snapshot)
+    extra = last.state.extra
+    assert all(bool(v.isfinite().all()) for name, v in extra.items() if not name.startswith("record/"))
+    whole = run(config=settings("anchored"), readings=READINGS)
+    assert same(whole[1], run(config=settings("anchored"), resume=last.state)[1])
 
 
 @pytest.mark.parametrize("method", get_args(Method))
@@ -157,7 +179,7 @@ def test_methods_that_cannot_work_are_refused(change: dict[str, object], message
 
 
 def test_each_method_has_its_own_number_of_steps() -> None:
-    assert [TrainingConfig(method=m).steps for m in get_args(Method)] == [0, 60, 800, 800]
+    assert [TrainingConfig(method=m).steps for m in get_args(Method)] == [0, 24, 800, 800]
 
 
 def test_readings_of_other_objects_are_refused() -> None:
@@ -166,9 +188,7 @@ def test_readings_of_other_objects_are_refused() -> None:
 
 
 def test_a_settled_training_ends_early_and_stays_ended() -> None:
-    patient = AnchoredConfig(
-        batch=1, evaluations=1, evaluate_every=1, patience=1, residual_rate=0, mixture_rate=0
-    )
+    patient = AnchoredConfig(batch=1, mixing=0, evaluations=1, evaluate_every=1, patience=1, residual_rate=0)
     config = settings("anchored", steps=50, anchored=patient)
     *events, last = train(FakeBackbone(), scene(), config, READINGS)
     assert isinstance(last, Finished)
