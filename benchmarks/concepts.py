@@ -17,11 +17,15 @@ is measured alone), under a key per method, and `ceiling`: the true words; `noth
 Plain inversion has one token per object, which stands in for whatever is asked for. Each figure comes with
 a 95 % bootstrap interval over objects. `render`: the judge's own shade_error and scale_error, on fresh
 renders of the source's paint on other kinds.
+
+With `--keep` figures that OUT has already, of the same scenes, are kept, and only what it lacks is measured:
+so methods can be measured one after the other, or again after one has changed.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import time
 from collections import defaultdict
@@ -173,6 +177,21 @@ def no_words(scene: Scene) -> list[Parts]:
     return [Parts(dict.fromkeys(INTRINSIC_AXES), ("thing",)) for _ in scene.objects]
 
 
+def kept(path: Path, settings: Mapping[str, object]) -> dict[str, object]:
+    """Figures of a result file by method. Raises ValueError where they are of other scenes or pictures."""
+    try:
+        before = json.loads(path.read_text())
+    except FileNotFoundError:
+        return {}
+    for name in ("seed", "scenes", "split", "whole_pictures"):
+        if before["settings"][name] != settings[name]:
+            raise ValueError(
+                f"the figures in {path} are of {name} {before['settings'][name]}, not {settings[name]}: "
+                "measure the same again, or write to another file"
+            )
+    return {name: value for name, value in before.items() if name not in ("settings", "environment")}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--scenes", type=int, default=20)
@@ -181,8 +200,10 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="of every method that trains (its own number)")
     parser.add_argument("--split", choices=("seen", "held_out", "any"), default="seen")
     parser.add_argument("--whole-pictures", type=int, default=4, help="pictures per object, recomposition")
+    parser.add_argument("--keep", action="store_true", help="figures that OUT has are not measured again")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
+    known = kept(args.out, vars(args)) if args.keep else {}
     backbone, judge, config = load_bundled_backbone(), load_judge(), SamplingConfig()
     towers = load_bundled_towers(backbone)
     split: Split = args.split
@@ -200,7 +221,8 @@ def main() -> None:
         "ceiling": lambda scene: (true_words(scene), 0.0),
         "nothing": lambda scene: (no_words(scene), 0.0),
     }
-    tallies = {name: Tally() for name in (*learners, "render")}
+    learners = {name: learner for name, learner in learners.items() if name not in known}
+    tallies = {name: Tally() for name in (*learners, "render") if name not in known}
     objects = 0
     for n in range(args.scenes):
         scene = sample_scene(FIRST_SEED + 10_000 * args.seed + n, split)
@@ -211,14 +233,17 @@ def main() -> None:
                     tallies[name].add("seconds_per_object", [seconds])
                 draw_seed = args.seed + 1000 * n + i
                 score(backbone, judge, item, parts[i], tallies[name], config, draw_seed, args.whole_pictures)
-        for item in scene.objects:
+        for item in scene.objects if "render" in tallies else ():
             floor(judge, item, scene, tallies["render"])
         objects += len(scene.objects)
         print(f"scene {n + 1} of {args.scenes}", file=sys.stderr, flush=True)
+        if known and n + 1 < args.scenes:
+            continue  # what is kept is of all scenes, and stays as it is until the rest is too
         # After every scene: a run that is stopped leaves its figures, and says how many scenes they are of.
         settings = vars(args) | {"scenes": n + 1, "objects": objects}
-        del settings["out"]
-        write_results(args.out, {name: t.figures() for name, t in tallies.items()}, settings)
+        settings["methods"] = [name for name in METHODS if name in known or name in args.methods]
+        del settings["out"], settings["keep"]
+        write_results(args.out, known | {name: t.figures() for name, t in tallies.items()}, settings)
 
 
 if __name__ == "__main__":
