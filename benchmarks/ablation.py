@@ -23,7 +23,7 @@ from ice_core.world.bundled import load_bundled_backbone, load_bundled_towers
 from ice_core.world.scenes import INTRINSIC_AXES, sample_scene
 from tools.world.judging import load_judge
 
-STEPS = (25, 50, 100, 200, 400, 800)
+STEPS = (8, 25, 50, 100, 200, 400, 800)
 ROWS = (2, 3, 4)
 COLUMNS = (
     "transfer.color", "transfer.material", "transfer.pattern", "recomposition", "shade_error", "scale_error",

@@ -11,7 +11,7 @@ BUNDLED_STEPS = 400
 than a large one."""
 CHECKPOINT_STEPS = 800
 SNAPSHOT_EVERY = 20
-ANCHORED_STEPS = 24
+ANCHORED_STEPS = 16
 """At most: that method ends when it has settled."""
 METHODS: tuple[str, ...] = ("words", "anchored", "paper", "inversion")
 METHOD: Literal["anchored"] = "anchored"

@@ -17,7 +17,7 @@ Method = Literal["words", "anchored", "paper", "inversion"]
 FROM_WORDS: tuple[Method, ...] = ("words", "anchored")
 """Methods whose tokens start at the words that are read of an object."""
 
-STEPS: Mapping[Method, int] = {"words": 0, "anchored": 24, "paper": 800, "inversion": 800}
+STEPS: Mapping[Method, int] = {"words": 0, "anchored": 16, "paper": 800, "inversion": 800}
 """Optimizer steps that a method takes unless told otherwise; the bundled model needs half of the last two."""
 
 _OWN = -1
@@ -63,7 +63,7 @@ class AnchoredConfig:
     earliest: float = 0.05
     latest: float = 0.4
     rows: int = 1
-    mixing: float = 1 / 3
+    mixing: float = 0.5
     damping: float = 0.3
     residual_rate: float = 0.003
     keep_close: float = 0.01

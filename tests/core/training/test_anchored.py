@@ -272,14 +272,14 @@ def test_rates_fall_to_nothing_along_half_a_cosine_also_after_a_stop() -> None:
         session = AnchoredSession(backbone, prepare(backbone, concepts, CONFIG), CONFIG, state)
         first, rates = session.rates[0], []
         for step in range(CONFIG.steps):
-            if step in (3, 6):
+            if step in (4, 8):
                 session = AnchoredSession(
                     backbone, prepare(backbone, concepts, CONFIG), CONFIG, session.state()
                 )
             session.advance()
             rates.append(session.optimizer.param_groups[0]["lr"] / first)
-    assert CONFIG.switch == 4
-    assert rates[4:] == pytest.approx([(1 + math.cos(math.pi * n / 8)) / 2 for n in range(8)])
+    assert CONFIG.switch == 6
+    assert rates[6:] == pytest.approx([(1 + math.cos(math.pi * n / 6)) / 2 for n in range(6)])
 
 
 def test_a_budget_ends_it() -> None:

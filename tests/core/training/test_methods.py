@@ -179,7 +179,7 @@ def test_methods_that_cannot_work_are_refused(change: dict[str, object], message
 
 
 def test_each_method_has_its_own_number_of_steps() -> None:
-    assert [TrainingConfig(method=m).steps for m in get_args(Method)] == [0, 24, 800, 800]
+    assert [TrainingConfig(method=m).steps for m in get_args(Method)] == [0, 16, 800, 800]
 
 
 def test_readings_of_other_objects_are_refused() -> None:
