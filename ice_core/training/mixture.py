@@ -40,6 +40,10 @@ class Mixture:
         """How many the token has, for every encoder."""
         return max(words.shape[1] for words in self.words.values())
 
+    def still(self) -> dict[str, Tensor]:
+        """Residuals that move nothing."""
+        return {encoder: torch.zeros_like(words[0]) for encoder, words in self.words.items()}
+
     def token(self, weights: Tensor, residuals: Mapping[str, Tensor]) -> Token:
         """The token of weights [k] of sum 1, of which some may be negative, and of residual directions
         {encoder: [n, D]}. Its norms are those of the words that it goes towards."""
