@@ -38,7 +38,7 @@ class Job:
     """What is trained, and how much is told and kept on the way.
 
     concepts: at the model's working size; readings: of them; title, date (ISO 8601): go into the files.
-    preview_every: steps between `Preview` events, 0 for none.
+    preview_every: steps between `Preview` events, of which there is one between the phases too; 0 for none.
     keep_snapshots: write every snapshot to disk as it comes; else a state is written only when training
         ends early, and snapshots may be as frequent as one likes.
     judge: says how properties came out on other objects, None where nobody can.
@@ -113,8 +113,9 @@ class Training:
                 yield self._step(LEARNING, event)
             elif isinstance(event, Snapshot):
                 self.state = event.state
-                self._snapshot(event.state, config.snapshot_every, event.state.finished)
-                if self._preview_due(event.state.step):
+                turn = event.state.step == config.switch
+                self._snapshot(event.state, config.snapshot_every, turn or event.state.finished)
+                if self._preview_due(event.state.step, turn):
                     intrinsic = config.method != "paper" or event.state.step > config.switch
                     yield self._preview(learned_so_far(event.state), event.state.step, intrinsic, None)
             elif isinstance(event, Finished):
@@ -151,12 +152,14 @@ class Training:
     def _step(self, stage: str, event: StepDone) -> Progress:
         return Progress(stage, event.step, event.steps, f"loss {event.losses['total']:.3f}")
 
-    def _snapshot(self, state: TrainingState | RefinementState, every: int, over: bool) -> None:
-        if self.job.keep_snapshots and (over or state.step % every == 0):
+    def _snapshot(self, state: TrainingState | RefinementState, every: int, now: bool) -> None:
+        if self.job.keep_snapshots and (now or state.step % every == 0):
             self.folder.save_progress(state, self.history())
 
-    def _preview_due(self, step: int) -> bool:
-        return self.job.preview_every > 0 and step > 0 and step % self.job.preview_every == 0
+    def _preview_due(self, step: int, turn: bool = False) -> bool:
+        """turn: whether a phase of the training ends with this step, after which much is new."""
+        every = self.job.preview_every
+        return every > 0 and step > 0 and (turn or step % every == 0)
 
     def _preview(self, learned: LearnedConcepts, step: int, intrinsic: bool, lora: Lora | None) -> Preview:
         """The objects drawn with the tokens so far, as they are trained now."""

@@ -41,9 +41,9 @@ def train(
     """Learn the tokens of every object in a picture.
 
     readings: what the objects are like, by key and axis; the methods words and anchored start from them.
-    Yields a StepDone per step, a Snapshot every `config.snapshot_every` steps and after the last one,
-    then Finished. Not asking for the next event, or closing the iterator, cancels and leaves nothing
-    behind. With `resume`, whose readings are then taken, the remaining steps give the numbers of an
+    Yields a StepDone per step, a Snapshot every `config.snapshot_every` steps, between the phases and after
+    the last step, then Finished. Not asking for the next event, or closing the iterator, cancels and leaves
+    nothing behind. With `resume`, whose readings are then taken, the remaining steps give the numbers of an
     uninterrupted run.
 
     Input is checked when this is called; models work when events are asked for. Works inside
@@ -96,7 +96,7 @@ def _events(
             )
         yield StepDone(step, config.steps, session.phase, losses)
         over = session.settled or step == config.steps
-        if over or step % config.snapshot_every == 0:
+        if over or step == config.switch or step % config.snapshot_every == 0:
             yield Snapshot(session.state())
         if over:
             break

@@ -194,7 +194,9 @@ def test_live_pictures_come_when_asked_for_and_change_no_number(tmp_path: Path) 
     plain = training_run.run(refined(), tmp_path, resume=False)
     assert Bar.pictures == []
     shown = training_run.run(replace(refined(), preview_every=2), tmp_path, resume=False)
-    assert Bar.pictures == [2, 4, 6, 8, 9], "four previews, and the object's row while the sheet is drawn"
+    assert Bar.pictures == [2, 3, 4, 6, 8, 9], (
+        "four previews, one where the first phase ends, and the object's row while the sheet is drawn"
+    )
     assert same(shown, plain)
 
 

@@ -145,7 +145,7 @@ def test_events_tell_what_was_found_learned_drawn_and_written_and_previews_come_
     kinds = dict.fromkeys(type(e) for e in events if not isinstance(e, Progress))
     assert list(kinds) == [Found, Read, Preview, Trained, Drawn, Written]
     previews = [e for e in events if isinstance(e, Preview)]
-    assert [e.step for e in previews] == [3, 6]
+    assert [e.step for e in previews] == [3, 4, 6], "and one where the first phase ends"
     assert previews[0].keys == ("ball", "ball-2")
     run(tmp_path / "plain")
     shown, plain = load_concepts(tmp_path / "out"), load_concepts(tmp_path / "plain")
