@@ -32,8 +32,9 @@ class NormalEquations:
     @classmethod
     def empty(cls, unknowns: int) -> NormalEquations:
         """Of no copies."""
-        zeros = torch.zeros(unknowns, unknowns, dtype=torch.float64)
-        return cls(zeros, zeros[:, :1].flatten().clone())
+        return cls(
+            torch.zeros(unknowns, unknowns, dtype=torch.float64), torch.zeros(unknowns, dtype=torch.float64)
+        )
 
     def __add__(self, other: NormalEquations) -> NormalEquations:
         return NormalEquations(self.curvature + other.curvature, self.slope + other.slope)
@@ -42,9 +43,10 @@ class NormalEquations:
     def of(cls, changes: Sequence[Tensor], error: Tensor, weight: Tensor) -> NormalEquations:
         """Of B copies. changes: n of [B, C, h, w]; error: [B, C, h, w]; weight: [B, 1, h, w]."""
         root = weight.sqrt()
-        table = torch.stack([(root * change).flatten() for change in changes]).double()
-        wanted = (root * error).flatten().double()
-        return cls((table @ table.T).cpu(), (table @ wanted).cpu())
+        # On the CPU before they are doubled: Apple's accelerator has no float64.
+        table = torch.stack([(root * change).flatten().cpu() for change in changes]).double()
+        wanted = (root * error).flatten().cpu().double()
+        return cls(table @ table.T, table @ wanted)
 
     @property
     def finite(self) -> bool:
