@@ -103,8 +103,8 @@ def test_divergence_hands_over_the_last_good_state(method: Method) -> None:
 
 def test_mixtures_that_cannot_be_solved_for_hand_over_the_last_good_state() -> None:
     class Dark(FakeBackbone):
-        left = 1 + 3 + 1
-        """Calls: of the fixed set, of the first step as it is and towards two words, and of the second."""
+        left = 3 + 2
+        """Calls: of the first step as it is and towards two words, and of the second but for a word."""
 
         def predict(self, *args: Any, **kwargs: Any) -> torch.Tensor:
             self.left -= 1
