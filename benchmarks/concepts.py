@@ -178,12 +178,13 @@ def no_words(scene: Scene) -> list[Parts]:
 
 
 def kept(path: Path, settings: Mapping[str, object]) -> dict[str, object]:
-    """Figures of a result file by method. Raises ValueError where they are of other scenes or pictures."""
+    """Figures of a result file by method. Raises ValueError where they are of other scenes, steps or
+    pictures."""
     try:
         before = json.loads(path.read_text())
     except FileNotFoundError:
         return {}
-    for name in ("seed", "scenes", "split", "whole_pictures"):
+    for name in ("seed", "scenes", "steps", "split", "whole_pictures"):
         if before["settings"][name] != settings[name]:
             raise ValueError(
                 f"the figures in {path} are of {name} {before['settings'][name]}, not {settings[name]}: "

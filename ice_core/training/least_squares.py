@@ -68,5 +68,5 @@ class NormalEquations:
 def moved(weights: Tensor, towards: Tensor) -> Tensor:
     """Weights [k] of sum 1 after going, for each word, that share [k] of the way to it; their sum stays 1."""
     length = float(towards.abs().sum())
-    share = towards.to(weights) * min(1.0, _LARGEST_MOVE / length if length else 1.0)
+    share = towards.to(weights.dtype).to(weights.device) * min(1.0, _LARGEST_MOVE / length if length else 1.0)
     return weights + share - weights * share.sum()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from concepts import kept
 
-SETTINGS = {"seed": 13, "scenes": 20, "split": "seen", "whole_pictures": 2}
+SETTINGS = {"seed": 13, "scenes": 20, "steps": None, "split": "seen", "whole_pictures": 2}
 
 
 def test_figures_of_the_same_scenes_are_kept(tmp_path: Path) -> None:
@@ -19,8 +19,11 @@ def test_figures_of_the_same_scenes_are_kept(tmp_path: Path) -> None:
     assert kept(path, SETTINGS | {"methods": ["words"]}) == figures
 
 
-def test_figures_of_other_scenes_are_not_mixed_with_them(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "other"), [("scenes", 5), ("steps", 800), ("seed", 4)])
+def test_figures_of_other_scenes_or_steps_are_not_mixed_with_them(
+    tmp_path: Path, name: str, other: int
+) -> None:
     path = tmp_path / "concepts.json"
-    path.write_text(json.dumps({"settings": SETTINGS | {"scenes": 5}, "environment": {}}))
-    with pytest.raises(ValueError, match="are of scenes 5, not 20"):
+    path.write_text(json.dumps({"settings": SETTINGS | {name: other}, "environment": {}}))
+    with pytest.raises(ValueError, match=f"are of {name} {other}, not {SETTINGS[name]}"):
         kept(path, SETTINGS)
