@@ -35,7 +35,8 @@ def variants(only: list[str] | None) -> Mapping[str, TrainingConfig]:
     """Every training that is compared, by name."""
     plain = TrainingConfig(INTRINSIC_AXES)
     changed: dict[str, AnchoredConfig] = {
-        "no mixture": replace(plain.anchored, mixing=0.0),
+        "no mixture": replace(plain.anchored, solving=0),
+        "no residual": replace(plain.anchored, residual_rate=0.0),
         "damping 0.03": replace(plain.anchored, damping=0.03),
         "damping 3": replace(plain.anchored, damping=3.0),
         "no substitution": replace(plain.anchored, substitution=0.0),
@@ -49,8 +50,6 @@ def variants(only: list[str] | None) -> Mapping[str, TrainingConfig]:
     patient = replace(plain.anchored, patience=10**6)
     every = {"words": replace(plain, method="words", steps=0), "default": plain}
     every |= {name: replace(plain, anchored=config) for name, config in changed.items()}
-    mixed = replace(plain.anchored, mixing=1.0)
-    every |= {"no residual": replace(plain, steps=plain.switch, anchored=mixed)}
     every |= {f"{n} steps": replace(plain, steps=n, anchored=patient) for n in STEPS}
     every |= {f"{n} rows": replace(plain, anchored=replace(plain.anchored, rows=n)) for n in ROWS}
     return {name: config for name, config in every.items() if only is None or name in only}

@@ -41,8 +41,8 @@ class AnchoredConfig:
     earliest, latest: their timesteps, as shares of the schedule. In more noise it pays more to say where the
         object is than to name its shade, and a token is bent to say that (`benchmarks/timesteps.py`).
     rows: embedding rows per token.
-    mixing: share of the steps in which the mixtures' weights are solved for; in the others residuals are
-        learned.
+    solving: steps in which the mixtures' weights are solved for, at most half of all; each looks at every
+        word that a mixture may hold. In the others residuals are learned.
     damping: of that solution, as a share of the mean curvature (`least_squares.py`).
     residual_rate: of Adam, for directions of length 1, at its first step; it falls to 0 at the last.
     keep_close: weight of a direction's squared distance from its mixture's.
@@ -63,7 +63,7 @@ class AnchoredConfig:
     earliest: float = 0.05
     latest: float = 0.4
     rows: int = 1
-    mixing: float = 0.5
+    solving: int = 8
     damping: float = 0.3
     residual_rate: float = 0.003
     keep_close: float = 0.01
@@ -82,6 +82,7 @@ class AnchoredConfig:
             ("batch", 1),
             ("rows", 1),
             ("off_axis_pictures", 1),
+            ("solving", 0),
             ("evaluations", 0),
             ("evaluate_every", 1),
             ("patience", 1),
@@ -96,9 +97,8 @@ class AnchoredConfig:
                 f"earliest is {self.earliest}, latest {self.latest}: both are shares of the schedule, in "
                 "rising order in 0..1"
             )
-        for name in ("mixing", "substitution"):
-            if not 0 <= (value := getattr(self, name)) <= 1:
-                raise IceError(f"{name} is {value}: it must be in 0..1")
+        if not 0 <= self.substitution <= 1:
+            raise IceError(f"substitution is {self.substitution}: it must be in 0..1")
 
 
 @dataclass(frozen=True)
@@ -186,7 +186,7 @@ class TrainingConfig:
     def switch(self) -> int:
         """Steps of phase 1; from this step on it is phase 2. A method of one phase has no second."""
         if self.method == "anchored":
-            return round(self.steps * self.anchored.mixing)
+            return min(self.anchored.solving, self.steps // 2)
         return self.steps // 2 if self.method == "paper" else self.steps
 
     def copies(self, objects: int) -> int:

@@ -102,9 +102,7 @@ def test_with_nothing_to_learn_the_words_come_back() -> None:
 
 
 def test_mixtures_move_in_the_first_phase_and_residuals_in_the_second() -> None:
-    config = dataclasses.replace(
-        CONFIG, snapshot_every=1, anchored=dataclasses.replace(CONFIG.anchored, mixing=0.5)
-    )
+    config = dataclasses.replace(CONFIG, snapshot_every=1)
     states = [
         e.state for e in train(FakeBackbone(), scene("ball"), config, READINGS) if isinstance(e, Snapshot)
     ]
@@ -123,7 +121,7 @@ def test_mixtures_move_in_the_first_phase_and_residuals_in_the_second() -> None:
 def test_the_first_solution_is_that_of_the_least_squares_problem() -> None:
     """After the first of two steps, solved by NumPy from outputs that are computed here once more."""
     backbone, concepts, damping = FakeBackbone(), scene("ball"), 0.3
-    anchored = AnchoredConfig(batch=3, mixing=1.0, damping=damping, evaluations=0)
+    anchored = AnchoredConfig(batch=3, damping=damping, evaluations=0)
     config = dataclasses.replace(
         CONFIG,
         steps=2,
@@ -191,7 +189,7 @@ def test_weights_that_a_picture_was_made_with_are_found() -> None:
 def test_the_loss_of_a_step_is_the_masked_error_of_the_prompt_that_was_drawn() -> None:
     """The first step without chance in the prompt, written down once more."""
     backbone, concepts = FakeBackbone(), scene("ball")
-    anchored = AnchoredConfig(batch=3, mixing=0, substitution=0, instance=False, evaluations=0)
+    anchored = AnchoredConfig(batch=3, solving=0, substitution=0, instance=False, evaluations=0)
     config = dataclasses.replace(
         CONFIG, anchored=anchored, templates=("a photo of a {}",), flip_probability=0
     )
@@ -215,7 +213,7 @@ def test_the_loss_of_a_step_is_the_masked_error_of_the_prompt_that_was_drawn() -
 
 
 def test_the_best_state_is_kept_and_it_is_never_worse_than_the_solved_mixtures() -> None:
-    wild = dataclasses.replace(CONFIG.anchored, mixing=0.25, residual_rate=20.0, evaluate_every=1)
+    wild = dataclasses.replace(CONFIG.anchored, solving=3, residual_rate=20.0, evaluate_every=1)
     config = dataclasses.replace(CONFIG, anchored=wild)
     backbone, concepts = FakeBackbone(), scene("ball")
     with torch.enable_grad():
@@ -280,6 +278,11 @@ def test_rates_fall_to_nothing_along_half_a_cosine_also_after_a_stop() -> None:
     assert rates[6:] == pytest.approx([(1 + math.cos(math.pi * n / 6)) / 2 for n in range(6)])
 
 
+def test_a_longer_training_learns_residuals_longer_and_a_short_one_is_halved() -> None:
+    switches = [TrainingConfig(steps=steps).switch for steps in (2, 5, 16, 60)]
+    assert switches == [1, 2, 8, 8]
+
+
 def test_a_budget_ends_it() -> None:
     hurried = dataclasses.replace(CONFIG.anchored, budget=1e-9)
     steps, learned = run(scene("ball"), dataclasses.replace(CONFIG, anchored=hurried), readings=READINGS)
@@ -296,7 +299,8 @@ def test_a_budget_ends_it() -> None:
         ({"batch": 0}, "batch is 0"),
         ({"keep_close": -1.0}, "keep_close is -1"),
         ({"damping": -0.1}, "damping is -0.1: it must be 0 or more"),
-        ({"mixing": 1.5}, "mixing is 1.5: it must be in 0..1"),
+        ({"solving": -1}, "solving is -1: it must be 0 or more"),
+        ({"substitution": 1.5}, "substitution is 1.5: it must be in 0..1"),
         ({"budget": float("nan")}, "budget is nan"),
     ],
 )

@@ -188,7 +188,7 @@ def test_readings_of_other_objects_are_refused() -> None:
 
 
 def test_a_settled_training_ends_early_and_stays_ended() -> None:
-    patient = AnchoredConfig(batch=1, mixing=0, evaluations=1, evaluate_every=1, patience=1, residual_rate=0)
+    patient = AnchoredConfig(batch=1, solving=0, evaluations=1, evaluate_every=1, patience=1, residual_rate=0)
     config = settings("anchored", steps=50, anchored=patient)
     *events, last = train(FakeBackbone(), scene(), config, READINGS)
     assert isinstance(last, Finished)
