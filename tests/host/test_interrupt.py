@@ -12,7 +12,7 @@ from tools.comfy_client import Client, Run
 from tools.comfy_graph import inputs_of
 from tools.comfy_host import Server
 
-STEPS = 60
+STEPS = 24
 ENOUGH = 6
 
 
