@@ -3,6 +3,7 @@
     python benchmarks/ablation.py --scenes 10 --seed 3 --out benchmarks/results/ablation.json
 
 The figures are those of `benchmarks/concepts.py`, a key per variant; `default` is the method as it ships.
+Variants learn and draw in `--processes` processes of one thread each, so that seconds are those of one core.
 With `--markdown` the table of the README is printed too.
 """
 
@@ -11,17 +12,23 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from functools import cache
+from multiprocessing import get_context
 from pathlib import Path
 
+import torch
 from concepts import FIRST_SEED, Tally, learn, score
 from results import write_results
 
+from ice_core.localization.retrieval.towers import ImageTextModel
+from ice_core.model.backbone import Backbone
 from ice_core.model.sampling import SamplingConfig
 from ice_core.training.config import AnchoredConfig, TrainingConfig
 from ice_core.world.bundled import load_bundled_backbone, load_bundled_towers
 from ice_core.world.scenes import INTRINSIC_AXES, sample_scene
-from tools.world.judging import load_judge
+from tools.world.judging import Judge, load_judge
 
 STEPS = (8, 25, 50, 100, 200, 400, 800)
 ROWS = (2, 3, 4)
@@ -42,6 +49,7 @@ def variants(only: list[str] | None) -> Mapping[str, TrainingConfig]:
         "no substitution": replace(plain.anchored, substitution=0.0),
         "no throw-away token": replace(plain.anchored, instance=False),
         "the other objects unnamed": replace(plain.anchored, beside=False),
+        "noise of 0.15 to 0.7": replace(plain.anchored, earliest=0.15, latest=0.7),
         "noise of 0.4 to 0.75": replace(plain.anchored, earliest=0.4, latest=0.75),
         "no pull to the words": replace(plain.anchored, keep_close=0.0),
         "an off-axis anchor": replace(plain.anchored, off_axis=1.0),
@@ -53,6 +61,24 @@ def variants(only: list[str] | None) -> Mapping[str, TrainingConfig]:
     every |= {f"{n} steps": replace(plain, steps=n, anchored=patient) for n in STEPS}
     every |= {f"{n} rows": replace(plain, anchored=replace(plain.anchored, rows=n)) for n in ROWS}
     return {name: config for name, config in every.items() if only is None or name in only}
+
+
+@cache
+def _models() -> tuple[Backbone, ImageTextModel, Judge]:
+    torch.set_num_threads(1)
+    backbone = load_bundled_backbone()
+    return backbone, load_bundled_towers(backbone), load_judge()
+
+
+def measure(number: int, seed: int, name: str) -> Tally:
+    """What a variant reaches on the objects of one scene."""
+    backbone, towers, judge = _models()
+    scene, tally = sample_scene(FIRST_SEED + 10_000 * seed + number, "seen"), Tally()
+    parts, seconds = learn(backbone, towers, scene, replace(variants([name])[name], seed=seed))
+    for i, item in enumerate(scene.objects):
+        tally.add("seconds_per_object", [seconds])
+        score(backbone, judge, item, parts[i], tally, SamplingConfig(), seed + 1000 * number + i, 2)
+    return tally
 
 
 def table(tallies: Mapping[str, Tally]) -> str:
@@ -68,25 +94,24 @@ def main() -> None:
     parser.add_argument("--scenes", type=int, default=10)
     parser.add_argument("--seed", type=int, default=3)
     parser.add_argument("--only", nargs="+", metavar="NAME", help="these variants alone")
+    parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--markdown", action="store_true")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
-    backbone, judge, config = load_bundled_backbone(), load_judge(), SamplingConfig()
-    towers, trainings = load_bundled_towers(backbone), variants(args.only)
-    if not trainings:
+    names = list(variants(args.only))
+    if not names:
         parser.error(f"there is no variant {args.only}; there are: {', '.join(variants(None))}")
-    tallies, objects = {name: Tally() for name in trainings}, 0
-    for n in range(args.scenes):
-        scene = sample_scene(FIRST_SEED + 10_000 * args.seed + n, "seen")
-        for name, training in trainings.items():
-            parts, seconds = learn(backbone, towers, scene, replace(training, seed=args.seed))
-            for i, item in enumerate(scene.objects):
-                tallies[name].add("seconds_per_object", [seconds])
-                score(backbone, judge, item, parts[i], tallies[name], config, args.seed + 1000 * n + i, 2)
-        objects += len(scene.objects)
-        print(f"scene {n + 1} of {args.scenes}", file=sys.stderr, flush=True)
-        settings = {"seed": args.seed, "scenes": n + 1, "objects": objects}
-        write_results(args.out, {name: tally.figures() for name, tally in tallies.items()}, settings)
+    tallies = {name: Tally() for name in names}
+    with ProcessPoolExecutor(args.processes, get_context("spawn")) as pool:
+        runs = [(n, args.seed, name) for n in range(args.scenes) for name in names]
+        for (n, _, name), found in zip(runs, pool.map(measure, *zip(*runs, strict=True)), strict=True):
+            for figure, values in found.values.items():
+                tallies[name].values[figure] += values
+            if name == names[-1]:
+                print(f"scene {n + 1} of {args.scenes}", file=sys.stderr, flush=True)
+                objects = len(tallies[name].values["recomposition"])
+                settings = {"seed": args.seed, "scenes": n + 1, "objects": objects}
+                write_results(args.out, {name: t.figures() for name, t in tallies.items()}, settings)
     if args.markdown:
         print(table(tallies))
 
