@@ -20,12 +20,13 @@ from ice_core.localization.segmentation import (
     find_objects,
     redrawn,
     segment,
+    segment_words,
 )
 from ice_core.model.backbone import Backbone
 
 _USUALLY_COVERED, _LEAST_COVERED = 0.2, 0.05
-"""A word owns the objects of which it covers the first share; if there are none, one of which it covers the
-second."""
+"""Of an object that goes to a word, the words together cover the first share; where a word got none, it
+covers the second of one that is left."""
 
 
 def concepts_from_labels(
@@ -35,11 +36,12 @@ def concepts_from_labels(
     config: LocalizationConfig,
     generator: torch.Generator,
 ) -> ConceptSet:
-    """Objects of an image [3, H, W] of the given words, whose places are looked for one word after the other;
-    words that nothing was found for are absent.
+    """Objects of an image [3, H, W] of the given words; words that nothing was found for are absent.
 
-    With the strategy "objects", an object that is found without words goes to the word that covers most of
-    it, if that is no little; a word that gets none has its own mask, as all have with the strategy "words".
+    With the strategy "objects", the words are looked for in one pass, and an object that is found without
+    words goes to the word that stands out most on it, if any does; a word that gets none has its own mask.
+    With the strategy "words" all have, and are looked for one after the other: a word that is not in the
+    picture then takes nothing from those that are.
     Where two words claim the same pixels the earlier one keeps them. generator: on the CPU.
     Raises IceError for what is no picture, and for no or empty words.
     """
@@ -49,7 +51,10 @@ def concepts_from_labels(
     objects: tuple[Tensor, ...] = ()
     if config.strategy == "objects":
         objects = find_objects(backbone, image, config.objects, generator, config.min_area, config.neck).masks
-    places = {label: segment(backbone, image, label, config.segmentation, generator) for label in labels}
+        seen = segment_words(backbone, image, labels, config.segmentation, generator)
+    else:
+        seen = [segment(backbone, image, label, config.segmentation, generator) for label in labels]
+    places = dict(zip(labels, seen, strict=True))
     owners = _owners(objects, places)
     result = ConceptSet(image, (), torch.zeros(image.shape[1:], dtype=torch.bool))
     for label, place in places.items():
@@ -70,19 +75,28 @@ def concepts_from_labels(
 
 
 def _owners(masks: Sequence[Tensor], places: Mapping[str, Segmentation]) -> list[str | None]:
-    """The word of each object [H, W]: the one whose place covers most of it; None for no word's."""
-    covered = [{label: float(p.mask[mask].float().mean()) for label, p in places.items()} for mask in masks]
+    """The word of each object [H, W]: of those whose places cover it, the one that stands out most within;
+    None for no word's."""
+    stands_out = [{label: _times_outside(p.relevance, mask) for label, p in places.items()} for mask in masks]
+    anywhere = torch.stack([place.mask for place in places.values()]).any(0)
     owners: list[str | None] = []
-    for shares in covered:
-        best = max(shares, key=lambda label: shares[label])
-        owners.append(best if shares[best] >= _USUALLY_COVERED else None)
-    for label in places:
-        free = [n for n, owner in enumerate(owners) if owner is None]
+    for mask, share in zip(masks, stands_out, strict=True):
+        covered = float(anywhere[mask].float().mean()) >= _USUALLY_COVERED
+        owners.append(max(share, key=lambda label: share[label]) if covered else None)
+    for label, place in places.items():
+        free = {n: float(place.mask[masks[n]].float().mean()) for n, own in enumerate(owners) if own is None}
         if label not in owners and free:
-            best_free = max(free, key=lambda n: covered[n][label])
-            if covered[best_free][label] >= _LEAST_COVERED:
-                owners[best_free] = label
+            best = max(free, key=lambda n: free[n])
+            if free[best] >= _LEAST_COVERED:
+                owners[best] = label
     return owners
+
+
+def _times_outside(relevance: Tensor, mask: Tensor) -> float:
+    """How often the mean relevance [H, W] outside of a mask goes into that inside: words that the model
+    attends to everywhere stand out nowhere."""
+    outside = relevance[~mask].mean() if not mask.all() else relevance.mean()
+    return float(relevance[mask].mean() / outside.clamp(min=1e-8))
 
 
 def concepts_from_masks(

@@ -5,7 +5,13 @@ from ice_core.localization.segmentation.components import components
 from ice_core.localization.segmentation.config import ObjectsConfig, SegmentationConfig
 from ice_core.localization.segmentation.objects import Objects, find_objects
 from ice_core.localization.segmentation.outlines import redrawn
-from ice_core.localization.segmentation.segmentor import Segmentation, check_picture, contrast, segment
+from ice_core.localization.segmentation.segmentor import (
+    Segmentation,
+    check_picture,
+    contrast,
+    segment,
+    segment_words,
+)
 
 __all__ = [
     "Objects",
@@ -18,4 +24,5 @@ __all__ = [
     "find_objects",
     "redrawn",
     "segment",
+    "segment_words",
 ]

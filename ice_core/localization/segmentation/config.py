@@ -42,6 +42,11 @@ class SegmentationConfig:
     balance: float = 0.5
     guide: float = 1.5
 
+    @property
+    def looks_at_itself(self) -> bool:
+        """Whether self-attention is used."""
+        return self.method == "clusters" or self.power > 0
+
     def __post_init__(self) -> None:
         if self.method not in get_args(Method):
             known = " or ".join(get_args(Method))

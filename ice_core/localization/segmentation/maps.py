@@ -1,4 +1,5 @@
-"""One noisy look at a picture: self- and cross-attention of "<concept> things background"."""
+"""One noisy look at a picture: self- and cross-attention of "<concept> things background", or of several
+concepts at once."""
 
 from __future__ import annotations
 
@@ -14,8 +15,8 @@ from ice_core.model.attention import AttentionRecorder, Kind, Size
 from ice_core.model.backbone import Backbone, Prompt
 from ice_core.model.prompts import SEGMENTATION_TEMPLATE
 
-WORDS = ("concept", "things", "background")
-"""Order of the words in every word map."""
+BACKGROUND = -1
+"""Index of the ground's word in every word map: concepts come first, then things, then background."""
 
 MOST_POSITIONS = 64 * 64
 """Maps of more positions than this are not recorded: a self-attention map of 64 x 64 takes 64 MB."""
@@ -23,8 +24,9 @@ MOST_POSITIONS = 64 * 64
 
 @dataclass(frozen=True)
 class AttentionMaps:
-    """By activation size (height, width): self-attention [Q, Q], rows are queries and sum to 1, and the
-    attention [W, height, width] that every position pays to each word (mean of the word's tokens)."""
+    """By activation size (height, width): self-attention [Q, Q], rows are queries and sum to 1 (empty where
+    it was not asked for), and the attention [W, height, width] that every position pays to each word (mean of
+    the word's tokens): the concepts, things, background."""
 
     self_attention: Mapping[Size, Tensor]
     words: Mapping[Size, Tensor]
@@ -117,20 +119,28 @@ def noised_pass(
 
 @torch.no_grad()
 def attention_maps(
-    backbone: Backbone, image: Tensor, concept: str, config: SegmentationConfig, generator: torch.Generator
+    backbone: Backbone,
+    views: Tensor,
+    concepts: Sequence[str],
+    config: SegmentationConfig,
+    generator: torch.Generator,
 ) -> AttentionMaps:
-    """Attention maps of an image [3, H, W] in 0..1, averaged over noise draws and the mirrored image.
+    """Attention maps of `encode_views`, averaged over noise draws and the mirrored image.
 
-    generator: on the CPU. Raises IceError as `noised_pass` does.
+    concepts: all in one prompt. generator: on the CPU. Raises IceError as `noised_pass` does.
     """
-    views = encode_views(backbone, image, config.flip)
-    seen = noised_pass(backbone, views, prompt_words(concept), config.timestep, config.draws, generator)
-    return AttentionMaps(seen.self_attention(), seen.words())
+    kinds: tuple[Kind, ...] = ("self", "cross") if config.looks_at_itself else ("cross",)
+    words = prompt_words(*concepts)
+    seen = noised_pass(backbone, views, words, config.timestep, config.draws, generator, kinds)
+    return AttentionMaps(seen.self_attention() if config.looks_at_itself else {}, seen.words())
 
 
-def prompt_words(concept: str) -> tuple[str, ...]:
-    """The words of "<concept> things background", in the order of WORDS."""
-    return tuple(concept if word == "{}" else word for word in SEGMENTATION_TEMPLATE.split())
+def prompt_words(*concepts: str) -> tuple[str, ...]:
+    """The words of "<concept> things background", with every concept in its order."""
+    every: list[str] = []
+    for word in SEGMENTATION_TEMPLATE.split():
+        every += concepts if word == "{}" else [word]
+    return tuple(every)
 
 
 def _sizes(height: int, width: int, most: int) -> set[Size]:

@@ -23,8 +23,8 @@ from ice_core.localization.segmentation.cuts import normalized_cuts
 from ice_core.localization.segmentation.heads import affinity
 from ice_core.localization.segmentation.labels import word_shares
 from ice_core.localization.segmentation.maps import (
+    BACKGROUND,
     MOST_POSITIONS,
-    WORDS,
     NoisedPass,
     encode_views,
     noised_pass,
@@ -116,7 +116,7 @@ def _relevance(seen: NoisedPass, guide: Tensor, config: ObjectsConfig) -> Tensor
     """How little each pixel of `guide` attends to "background": [H, W] in 0..1."""
     maps = seen.words()
     size, pixels = largest(maps), (guide.shape[1], guide.shape[2])
-    share = 1 - word_shares(maps, size)[WORDS.index("background")]
+    share = 1 - word_shares(maps, size)[BACKGROUND]
     share = upsample(share[None], pixels)
     if config.guide:
         share = guided_filter(share, guide, _radius(config.guide, size, pixels), _SHARP)

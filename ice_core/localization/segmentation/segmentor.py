@@ -1,7 +1,8 @@
-"""From a picture and a word to a mask."""
+"""From a picture and words to masks."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,18 +13,25 @@ from ice_core.errors import IceError
 from ice_core.localization.segmentation.clustering import aggregate, largest, regions, upsample
 from ice_core.localization.segmentation.config import SegmentationConfig
 from ice_core.localization.segmentation.labels import balanced, region_means, vote, word_shares
-from ice_core.localization.segmentation.maps import WORDS, AttentionMaps, attention_maps
+from ice_core.localization.segmentation.maps import (
+    BACKGROUND,
+    AttentionMaps,
+    attention_maps,
+    encode_views,
+)
 from ice_core.localization.segmentation.refine import guided_filter, propagate
 from ice_core.model.backbone import Backbone
 
-CONCEPT, BACKGROUND = WORDS.index("concept"), WORDS.index("background")
+MOST_PIECES = 16
+"""Of the tokenizer, that the words of one pass have together: encoders take 75, and the more words there are
+the less attention is left for each."""
 
 
 @dataclass(frozen=True)
 class Segmentation:
     """mask, background: [H, W] bool, CPU, disjoint; the rest of the picture is other things.
 
-    relevance: [H, W] float in 0..1, CPU: the concept's share among the three words' (balanced) maps.
+    relevance: [H, W] float in 0..1, CPU: the concept's share among the words' (balanced) maps.
     score: how much the mask stands out, see `contrast`.
     """
 
@@ -41,36 +49,74 @@ def segment(
     H and W must be multiples of `backbone.multiple`. generator: on the CPU, draws the noise.
     Raises IceError for an image that is no picture, an empty word, or settings the model cannot serve.
     """
-    check_picture(image, backbone.multiple)
-    if not concept.strip():
-        raise IceError("cannot segment an empty word; name what to look for, for example 'ball'")
-    maps = attention_maps(backbone, image, concept, config, generator)
-    return segment_maps(maps, image.to(backbone.device), config)
+    return segment_words(backbone, image, [concept], config, generator)[0]
 
 
 @torch.no_grad()
-def segment_maps(maps: AttentionMaps, image: Tensor, config: SegmentationConfig) -> Segmentation:
-    """Segment an image [3, H, W] by attention maps that were recorded on it, on the same device."""
-    size, pixels = largest(maps.self_attention), (image.shape[1], image.shape[2])
-    attention = aggregate(maps.self_attention)
+def segment_words(
+    backbone: Backbone,
+    image: Tensor,
+    concepts: Sequence[str],
+    config: SegmentationConfig,
+    generator: torch.Generator,
+) -> list[Segmentation]:
+    """`segment` of several words in one pass of the model: they share a prompt, and every pixel goes to one
+    of them, to other things or to the background (ours). Words of more than `MOST_PIECES` pieces together
+    take several passes."""
+    check_picture(image, backbone.multiple)
+    if not all(concept.strip() for concept in concepts):
+        raise IceError("cannot segment an empty word; name what to look for, for example 'ball'")
+    views, guide = encode_views(backbone, image, config.flip), image.to(backbone.device)
+    found: list[Segmentation] = []
+    for some in _passes(backbone, concepts):
+        found += segment_maps(attention_maps(backbone, views, some, config, generator), guide, config)
+    return found
+
+
+def _passes(backbone: Backbone, concepts: Sequence[str]) -> list[list[str]]:
+    """Which words are looked for together, in their order."""
+    passes: list[list[str]] = []
+    room = 0
+    for concept in concepts:
+        pieces = len(next(iter(backbone.word_rows(concept).values())))
+        if not passes or pieces > room:
+            passes.append([])
+            room = MOST_PIECES
+        passes[-1].append(concept)
+        room -= pieces
+    return passes
+
+
+@torch.no_grad()
+def segment_maps(maps: AttentionMaps, image: Tensor, config: SegmentationConfig) -> list[Segmentation]:
+    """Segment an image [3, H, W] by attention maps that were recorded on it, on the same device: one
+    segmentation for each concept of the maps."""
+    size, pixels = largest(maps.words), (image.shape[1], image.shape[2])
     shares = word_shares(maps.words, size)
     if config.method == "propagation":
-        shares = propagate(shares.flatten(1), attention, config.power, config.sharpness).unflatten(1, size)
+        if config.power:
+            attention = aggregate(maps.self_attention)
+            shares = propagate(shares.flatten(1), attention, config.power, config.sharpness)
+            shares = shares.unflatten(1, size)
         words = upsample(balanced(shares, config.balance), pixels)
         share = words / words.sum(0, keepdim=True).clamp(min=1e-8)
     else:
         words = upsample(balanced(shares, config.balance), pixels)
-        region = regions(attention, size, pixels, config)
+        region = regions(aggregate(maps.self_attention), size, pixels, config)
         share = words / words.sum(0, keepdim=True).clamp(min=1e-8)
         share = region_means(region, share)[region].permute(2, 0, 1)
-        words = F.one_hot(vote(region, words), len(WORDS)).permute(2, 0, 1).float()
+        words = F.one_hot(vote(region, words), len(words)).permute(2, 0, 1).float()
     if config.guide:
         radius = max(1, round(config.guide * pixels[0] / size[0]))
-        words, share = guided_filter(torch.cat([words, share]), image.float(), radius).split(len(WORDS))
+        words, share = guided_filter(torch.cat([words, share]), image.float(), radius).split(len(words))
         share = share.clamp(0, 1)
     chosen = words.argmax(0)
-    mask, relevance = (chosen == CONCEPT).cpu(), share[CONCEPT].cpu()
-    return Segmentation(mask, (chosen == BACKGROUND).cpu(), contrast(relevance, mask, ~mask), relevance)
+    background = (chosen == len(words) + BACKGROUND).cpu()
+    found = []
+    for concept in range(len(words) - 2):
+        mask, relevance = (chosen == concept).cpu(), share[concept].cpu()
+        found.append(Segmentation(mask, background, contrast(relevance, mask, ~mask), relevance))
+    return found
 
 
 def contrast(relevance: Tensor, inside: Tensor, outside: Tensor) -> float:

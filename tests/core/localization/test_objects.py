@@ -13,11 +13,17 @@ from torch import Tensor
 from benchmarks.localization import masks_of, pairwise_iou
 from ice_core.concepts import ConceptSet
 from ice_core.errors import IceError
+from ice_core.localization import given as module
 from ice_core.localization.config import LocalizationConfig
 from ice_core.localization.given import concepts_from_labels
 from ice_core.localization.loop import LocalizationRound, localize
 from ice_core.localization.naming import alone
-from ice_core.localization.segmentation import ObjectsConfig, SegmentationConfig, find_objects
+from ice_core.localization.segmentation import (
+    ObjectsConfig,
+    Segmentation,
+    SegmentationConfig,
+    find_objects,
+)
 from ice_core.localization.segmentation.cuts import normalized_cuts
 from ice_core.localization.segmentation.heads import affinity, clusterability
 from ice_core.localization.segmentation.outlines import walked
@@ -196,6 +202,17 @@ def test_given_words_own_the_objects_they_cover() -> None:
     truth = torch.stack([box(TOUCHING), box(BALL), box(SMALL_BALL)])
     assert pairwise_iou(truth, masks_of(result)).diagonal().min() > 0.75
     assert not (result.background & masks_of(result).any(0)).any()
+
+
+def test_an_object_goes_to_the_word_that_stands_out_on_it_not_to_one_that_is_everywhere(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A word that is not in the picture may be attended to more, but everywhere."""
+    ball = box(BALL)
+    zebra = Segmentation(ball, torch.zeros_like(ball), 0.0, torch.full(ball.shape, 0.5) + 0.1 * ball)
+    own = Segmentation(torch.zeros_like(ball), ~ball, 0.3, 0.05 + 0.35 * ball)
+    monkeypatch.setattr(module, "segment_words", lambda *_: [zebra, own])
+    assert [c.label for c in given(scene(BALL), "zebra", "ball").concepts] == ["ball"]
 
 
 def test_an_object_that_no_given_word_covers_is_left_out() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +11,13 @@ from fakes import FakeBackbone
 from torch import Tensor
 
 from ice_core.errors import IceError
-from ice_core.localization.segmentation import SegmentationConfig, components, contrast, segment
+from ice_core.localization.segmentation import (
+    SegmentationConfig,
+    components,
+    contrast,
+    segment,
+    segment_words,
+)
 from ice_core.localization.segmentation.clustering import (
     aggregate,
     anchor_positions,
@@ -21,9 +28,9 @@ from ice_core.localization.segmentation.clustering import (
     symmetric_kl,
 )
 from ice_core.localization.segmentation.labels import balanced, region_means, vote, word_shares
-from ice_core.localization.segmentation.maps import WORDS, AttentionMaps, attention_maps
+from ice_core.localization.segmentation.maps import AttentionMaps, attention_maps, encode_views
 from ice_core.localization.segmentation.refine import guided_filter, propagate
-from ice_core.localization.segmentation.segmentor import segment_maps
+from ice_core.localization.segmentation.segmentor import MOST_PIECES, segment_maps
 
 
 def rng(seed: int = 0) -> torch.Generator:
@@ -259,15 +266,17 @@ def test_contrast_is_the_difference_of_means_and_zero_without_a_mask() -> None:
 
 @pytest.mark.parametrize("flip", [False, True])
 def test_recorded_maps_are_distributions_of_the_latents_size(flip: bool) -> None:
-    config = SegmentationConfig(flip=flip, draws=2)
-    maps = attention_maps(FakeBackbone(), halves(32, 64), "red ball", config, rng())
+    config, backbone = SegmentationConfig(flip=flip, draws=2, power=1), FakeBackbone()
+    views = encode_views(backbone, halves(32, 64), flip)
+    maps = attention_maps(backbone, views, ["red ball", "cube"], config, rng())
     assert set(maps.self_attention) == set(maps.words) == {(4, 8)}
     torch.testing.assert_close(maps.self_attention[4, 8].sum(1), torch.ones(32))
-    assert maps.words[4, 8].shape == (len(WORDS), 4, 8)
+    assert maps.words[4, 8].shape == (4, 4, 8)
 
 
 def test_mirrored_maps_are_turned_back() -> None:
-    maps = attention_maps(FakeBackbone(), halves(), "ball", SegmentationConfig(timestep=0, draws=1), rng())
+    config, backbone = SegmentationConfig(timestep=0, draws=1, power=1), FakeBackbone()
+    maps = attention_maps(backbone, encode_views(backbone, halves(), True), ["ball"], config, rng())
     weights = maps.self_attention[8, 8].view(8, 8, 8, 8)
     assert weights[0, 0, :, :4].sum() > 3 * weights[0, 0, :, 4:].sum()
 
@@ -284,7 +293,7 @@ def hand_made(boundary: int, height: int = 4, width: int = 8) -> AttentionMaps:
 def test_segmentation_finds_concept_and_background_of_clear_maps(method: str, guide: float) -> None:
     image = halves(32, 64)
     config = SegmentationConfig(method=method, guide=guide)  # type: ignore[arg-type]
-    found = segment_maps(hand_made(4), image, config)
+    (found,) = segment_maps(hand_made(4), image, config)
     expected = torch.zeros(32, 64, dtype=torch.bool)
     expected[:, :32] = True
     assert (found.mask == expected).float().mean() > 0.95
@@ -292,6 +301,71 @@ def test_segmentation_finds_concept_and_background_of_clear_maps(method: str, gu
     assert 0.2 < found.score <= 1
     assert found.relevance.min() >= 0
     assert found.relevance.max() <= 1
+
+
+@pytest.mark.parametrize("method", ["clusters", "propagation"])
+def test_of_several_concepts_each_gets_its_own_part(method: str) -> None:
+    attention, side = block_attention(4, 8, 4)
+    nowhere = torch.full((4, 8), 0.1)
+    words = torch.stack([0.6 - 0.4 * side, 0.2 + 0.4 * side, nowhere, nowhere])
+    config = SegmentationConfig(method=method, guide=0)  # type: ignore[arg-type]
+    left, right = segment_maps(AttentionMaps({(4, 8): attention}, {(4, 8): words}), halves(32, 64), config)
+    expected = torch.zeros(32, 64, dtype=torch.bool)
+    expected[:, :32] = True
+    assert (left.mask == expected).float().mean() > 0.95
+    assert (right.mask == ~expected).float().mean() > 0.95
+    assert not (left.mask & right.mask).any()
+    assert not left.background.any()
+
+
+class CountingBackbone(FakeBackbone):
+    """Counts its passes, and of which kinds attention was asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.passes: list[tuple[str, ...]] = []
+        self.encoded = 0
+
+    def encode_image(self, images: Tensor) -> Tensor:
+        self.encoded += 1
+        return super().encode_image(images)
+
+    def predict(self, *args: Any, **more: Any) -> Tensor:
+        recorder = args[3]
+        self.passes.append(tuple(kind for kind in ("self", "cross") if recorder.wants(kind, (8, 8))))
+        return super().predict(*args, **more)
+
+
+@pytest.mark.parametrize(
+    ("names", "passes"),
+    [
+        (["ball"], 1),
+        (["ball"] * MOST_PIECES, 1),
+        (["ball"] * (MOST_PIECES + 1), 2),
+        (["fire hydrant"] * MOST_PIECES, 2),
+        (["ball " * (MOST_PIECES - 1), "fire hydrant", "ball"], 2),
+        (["ball " * MOST_PIECES, "ball"], 2),
+    ],
+)
+def test_several_words_share_a_pass_and_a_picture_is_encoded_once(names: list[str], passes: int) -> None:
+    backbone = CountingBackbone()
+    found = segment_words(backbone, halves(), names, SegmentationConfig(), rng())
+    assert len(found) == len(names)
+    assert backbone.passes == [("cross",)] * passes
+    assert backbone.encoded == 1
+
+
+@pytest.mark.parametrize("change", [{"method": "clusters"}, {"power": 1}])
+def test_self_attention_is_recorded_where_it_is_used(change: dict[str, Any]) -> None:
+    backbone = CountingBackbone()
+    segment(backbone, halves(), "ball", SegmentationConfig(**change), rng())
+    assert backbone.passes == [("self", "cross")]
+
+
+def test_a_single_word_is_segmented_as_it_is_among_none() -> None:
+    alone = segment(FakeBackbone(), halves(), "ball", SegmentationConfig(), rng(3))
+    (among,) = segment_words(FakeBackbone(), halves(), ["ball"], SegmentationConfig(), rng(3))
+    assert torch.equal(alone.relevance, among.relevance)
 
 
 @pytest.mark.parametrize("method", ["clusters", "propagation"])
