@@ -1,13 +1,17 @@
-"""How Stage One's time and memory grow with the picture, on a model of Stable Diffusion 1.5's shape.
+"""How Stage One's time and memory grow with the picture, the number of words and the vocabulary.
 
     python benchmarks/growth.py --out benchmarks/results/growth.json --plot growth.png
 
-The model has random weights, which changes neither: every part of the picture is made foreground, so that
-all places are cut. `pass` is one pass of the U-Net as plain sampling makes it, with guidance; `recorded` is
-the same with the attention kept that cutting needs; `encode` is the autoencoder's part of the work; `objects`
-finds all objects, `words` looks for a single word, `clusters` does so by the paper's clustering. Each is
-called once, in a process per size; peaks are bytes above what the process held before, model included. Linux
-only.
+`picture`, by its size, on a model of Stable Diffusion 1.5's shape with random weights, which changes neither:
+every part of the picture is made foreground, so that all places are cut. `pass` is one pass of the U-Net as
+plain sampling makes it, with guidance; `recorded` is the same with the attention kept that cutting needs;
+`encode` is the autoencoder's part of the work; `objects` finds all objects, `words` looks for a single word,
+`clusters` does so by the paper's clustering. `words`: as many are looked for in a picture of 256 x 256 pixels
+of the same model. `vocabulary`: the sparse decomposition of a picture's embedding over so many words of 512
+numbers (`benchmarks/retrieval.py`), median of nine.
+
+Each is called once, in a process per size; seconds are a processor's, of one thread, so that what runs beside
+does not count; peaks are bytes above what the process held before, model included. Linux only.
 """
 
 from __future__ import annotations
@@ -25,11 +29,20 @@ import torch
 import torch.nn.functional as F
 from resident_memory import peak_above_before
 from results import write_results
+from retrieval import PENALTY, problem
 from speed import random_sd15
+from torch import Tensor
 
 from ice_core.files.images import save_png
-from ice_core.localization.segmentation import ObjectsConfig, SegmentationConfig, find_objects, segment
-from ice_core.localization.segmentation.maps import encode_views, noised_pass, prompt_words
+from ice_core.localization.retrieval.sparse import sparse_weights
+from ice_core.localization.segmentation import (
+    ObjectsConfig,
+    SegmentationConfig,
+    find_objects,
+    segment,
+    segment_words,
+)
+from ice_core.localization.segmentation.maps import encode_views, noised_pass
 from ice_core.localization.segmentation.objects import MOST_CELLS
 from ice_core.model.backbone import Prompt
 from ice_core.world.renderer import render
@@ -38,13 +51,38 @@ from ice_core.world.scenes import sample_scene
 SEED = 9_400_000
 EVERYTHING = ObjectsConfig(foreground=0.001)
 WORKS = ("pass", "recorded", "encode", "objects", "words", "clusters")
+SIDE = 256
+THINGS = (
+    "ball", "cube", "cup", "vase", "dog", "cat", "car", "tree", "house", "chair", "table", "lamp", "book",
+    "shoe", "hat", "bird", "fish", "flower", "bottle", "clock",
+)  # fmt: skip
+
+Figures = dict[str, float | int | None]
 
 
-def measure(width: int, height: int, works: Sequence[str]) -> dict[str, dict[str, float | int | None]]:
-    """Seconds and peak bytes of each piece of work."""
+def picture(width: int, height: int) -> Tensor:
+    """A rendered scene [3, height, width]."""
+    return F.interpolate(render([sample_scene(SEED, "seen")]).images, size=(height, width))[0]
+
+
+def cost(call: Callable[[], Any]) -> Figures:
+    """A processor's seconds, and peak bytes."""
+    took: list[float] = []
+
+    def timed() -> None:
+        began = time.process_time()
+        call()
+        took.append(time.process_time() - began)
+
+    peak = peak_above_before(timed)
+    return {"seconds": took[0], "peak_bytes": peak}
+
+
+def measure(width: int, height: int, works: Sequence[str]) -> dict[str, Figures]:
+    """What each piece of work costs."""
+    torch.set_num_threads(1)
     backbone: Any = random_sd15()
-    image = F.interpolate(render([sample_scene(SEED, "seen")]).images, size=(height, width))[0]
-    rng = torch.Generator().manual_seed(0)
+    image, rng = picture(width, height), torch.Generator().manual_seed(0)
 
     @torch.no_grad()
     def plain() -> None:
@@ -55,7 +93,7 @@ def measure(width: int, height: int, works: Sequence[str]) -> dict[str, dict[str
     @torch.no_grad()
     def recorded() -> None:
         latent = torch.randn(1, 4, height // backbone.factor, width // backbone.factor)
-        noised_pass(backbone, latent, prompt_words("object"), 400, 2, rng, ("self",), MOST_CELLS)
+        noised_pass(backbone, latent, ["object"], 400, 2, rng, ("self",), MOST_CELLS)
 
     calls: dict[str, Callable[[], Any]] = {
         "pass": plain,
@@ -66,64 +104,114 @@ def measure(width: int, height: int, works: Sequence[str]) -> dict[str, dict[str
         "clusters": lambda: segment(backbone, image, "ball", SegmentationConfig(method="clusters"), rng),
     }
     plain()
-    figures: dict[str, dict[str, float | int | None]] = {}
+    figures = {}
     for name in works:
-        took: list[float] = []
-
-        def timed(call: Callable[[], Any] = calls[name], took: list[float] = took) -> None:
-            began = time.perf_counter()
-            call()
-            took.append(time.perf_counter() - began)
-
-        peak = peak_above_before(timed)
-        figures[name] = {"seconds": took[0], "peak_bytes": peak}
-        print(f"{width}x{height} {name}: {took[0]:.1f} s, {(peak or 0) / 2**30:.2f} GiB", file=sys.stderr)
+        figures[name] = cost(calls[name])
+        say(f"{width}x{height} {name}", figures[name])
     return figures
 
 
+def measure_words(count: int) -> Figures:
+    """What it costs to look for so many words."""
+    torch.set_num_threads(1)
+    backbone: Any = random_sd15()
+    image, rng = picture(SIDE, SIDE), torch.Generator().manual_seed(0)
+    segment(backbone, image, "ball", SegmentationConfig(), rng)
+    found = cost(lambda: segment_words(backbone, image, THINGS[:count], SegmentationConfig(), rng))
+    say(f"{count} words", found)
+    return found
+
+
+def measure_vocabulary(words: int) -> Figures:
+    """What it costs to explain an embedding by so many words."""
+    torch.set_num_threads(1)
+    images, dictionary = problem(words, 9, 0)
+    sparse_weights(images[:1], dictionary, PENALTY)
+    every = [cost(lambda z=z: sparse_weights(z[None], dictionary, PENALTY)) for z in images]
+    seconds = sorted(one["seconds"] or 0.0 for one in every)[len(every) // 2]
+    found: Figures = {"seconds": seconds, "peak_bytes": max(one["peak_bytes"] or 0 for one in every)}
+    say(f"a vocabulary of {words}", found)
+    return found
+
+
+def say(what: str, found: Figures) -> None:
+    print(f"{what}: {found['seconds']:.3f} s, {(found['peak_bytes'] or 0) / 2**30:.3f} GiB", file=sys.stderr)
+
+
 def plot(figures: dict[str, Any]) -> Any:
-    """Seconds and GiB over the number of pixels, a line for each piece of work."""
+    """Seconds and GiB over the number of pixels, of words and of the vocabulary's."""
     import io
 
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from PIL import Image
 
-    drawn = Figure(figsize=(9, 3.6), dpi=110, layout="constrained")
-    axes = drawn.subplots(1, 2)
-    sizes = list(figures)
-    pixels = [int(size.split("x")[0]) * int(size.split("x")[1]) / 2**20 for size in sizes]
-    for work in figures[sizes[0]]:
-        row = [figures[size][work] for size in sizes]
-        axes[0].plot(pixels, [r["seconds"] for r in row], marker="o", label=work)
-        axes[1].plot(pixels, [(r["peak_bytes"] or 0) / 2**30 for r in row], marker="o", label=work)
-    for axis, label in zip(axes, ("seconds", "GiB beyond the model"), strict=True):
-        axis.set_xlabel("megapixels")
-        axis.set_ylabel(label)
-        axis.set_ylim(bottom=0)
-    axes[0].legend()
+    drawn = Figure(figsize=(12, 6.4), dpi=110, layout="constrained")
+    axes = drawn.subplots(2, 3, squeeze=False)
+    for column, (kind, found) in enumerate(figures.items()):
+        lines = {"": found} if kind != "picture" else _by_work(found)
+        for name, points in lines.items():
+            places = [_place(at) for at in points]
+            for row, (figure, unit) in enumerate((("seconds", 1), ("peak_bytes", 2**30))):
+                values = [(point[figure] or 0) / unit for point in points.values()]
+                axes[row][column].plot(places, values, marker="o", label=name or None)
+        axes[1][column].set_xlabel({"picture": "megapixels", "words": "words looked for"}.get(kind, kind))
+        for row, label in enumerate(("seconds of one core", "GiB beyond what was held")):
+            axes[row][column].set_ylabel(label)
+            axes[row][column].set_ylim(bottom=0)
+    axes[0][0].legend()
     buffer = io.BytesIO()
     FigureCanvasAgg(drawn).print_png(buffer)
     return Image.open(buffer).convert("RGB")
+
+
+def _by_work(sizes: dict[str, dict[str, Figures]]) -> dict[str, dict[str, Figures]]:
+    """Figures of pictures by the piece of work, then by the size."""
+    works = [work for work in WORKS if any(work in found for found in sizes.values())]
+    return {work: {at: found[work] for at, found in sizes.items() if work in found} for work in works}
+
+
+def _place(at: str) -> float:
+    """Where figures stand: at a number, or at a size's megapixels."""
+    width, cross, height = at.partition("x")
+    return int(width) * int(height) / 2**20 if cross else float(at)
+
+
+def alone(work: Callable[..., Any], *of: Any) -> Any:
+    """A result from a process of its own, whose memory holds nothing else."""
+    with ProcessPoolExecutor(1, get_context("spawn")) as process:
+        return process.submit(work, *of).result()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--sizes", nargs="+", default=["256x256", "512x512", "768x512"], metavar="WxH")
+    sizes = ["256x256", "512x512", "768x512", "1024x1024"]
+    parser.add_argument("--sizes", nargs="*", default=sizes, metavar="WxH")
     parser.add_argument("--works", nargs="+", choices=WORKS, default=list(WORKS))
+    parser.add_argument("--words", nargs="*", type=int, default=[1, 2, 5, 10, 20], metavar="N")
+    parser.add_argument("--vocabulary", nargs="*", type=int, default=[1_000, 10_000, 100_000], metavar="N")
     parser.add_argument("--plot", type=Path, help="PNG file to draw them into")
     parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
     options = parser.parse_args(arguments)
-    figures: dict[str, Any] = {}
+    pixels = []
     for size in options.sizes:
         width, _, height = size.partition("x")
         if not (width.isdigit() and height.isdigit()) or int(width) % 8 or int(height) % 8:
             parser.error(f"--sizes has {size!r}; a size is WIDTHxHEIGHT in multiples of 8, such as 768x512")
-        with ProcessPoolExecutor(1, get_context("spawn")) as process:
-            figures[size] = process.submit(measure, int(width), int(height), options.works).result()
-    write_results(options.out, figures, {"works": options.works})
+        pixels.append((int(width), int(height)))
+    for count in options.words:
+        if not 1 <= count <= len(THINGS):
+            parser.error(f"--words has {count}; it must be 1 to {len(THINGS)}")
+    figures: dict[str, Any] = {"picture": {}, "words": {}, "vocabulary": {}}
+    for words in options.vocabulary:
+        figures["vocabulary"][str(words)] = alone(measure_vocabulary, words)
+    for count in options.words:
+        figures["words"][str(count)] = alone(measure_words, count)
+    for size, (width, height) in zip(options.sizes, pixels, strict=True):
+        figures["picture"][size] = alone(measure, width, height, options.works)
+        write_results(options.out, figures, {"works": options.works, "side_of_words": SIDE})
     if options.plot:
         save_png(plot(figures), options.plot)
     return 0

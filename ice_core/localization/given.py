@@ -19,7 +19,6 @@ from ice_core.localization.segmentation import (
     contrast,
     find_objects,
     redrawn,
-    segment,
     segment_words,
 )
 from ice_core.model.backbone import Backbone
@@ -36,12 +35,11 @@ def concepts_from_labels(
     config: LocalizationConfig,
     generator: torch.Generator,
 ) -> ConceptSet:
-    """Objects of an image [3, H, W] of the given words; words that nothing was found for are absent.
+    """Objects of an image [3, H, W] of the given words, which are all looked for in one pass; words that
+    nothing was found for are absent.
 
-    With the strategy "objects", the words are looked for in one pass, and an object that is found without
-    words goes to the word that stands out most on it, if any does; a word that gets none has its own mask.
-    With the strategy "words" all have, and are looked for one after the other: a word that is not in the
-    picture then takes nothing from those that are.
+    With the strategy "objects", an object that is found without words goes to the word that stands out most
+    on it, if any does; a word that gets none has its own mask, as all have with the strategy "words".
     Where two words claim the same pixels the earlier one keeps them. generator: on the CPU.
     Raises IceError for what is no picture, and for no or empty words.
     """
@@ -51,9 +49,7 @@ def concepts_from_labels(
     objects: tuple[Tensor, ...] = ()
     if config.strategy == "objects":
         objects = find_objects(backbone, image, config.objects, generator, config.min_area, config.neck).masks
-        seen = segment_words(backbone, image, labels, config.segmentation, generator)
-    else:
-        seen = [segment(backbone, image, label, config.segmentation, generator) for label in labels]
+    seen = segment_words(backbone, image, labels, config.segmentation, generator)
     places = dict(zip(labels, seen, strict=True))
     owners = _owners(objects, places)
     result = ConceptSet(image, (), torch.zeros(image.shape[1:], dtype=torch.bool))

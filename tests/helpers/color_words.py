@@ -19,7 +19,7 @@ MEANS = {"ball": (1.0, 0, 0), "cube": (0, 0, 1.0), "background": (0, 1.0, 0), "t
 
 
 class ColorWords(FakeBackbone):
-    """Cross-attention finds places of a word's colour."""
+    """Cross-attention finds places of a word's colour, the last four numbers of its place in the context."""
 
     def encode_prompts(
         self, prompts: Sequence[Prompt], contexts: int | None = None, lora: Lora | None = None
@@ -30,7 +30,7 @@ class ColorWords(FakeBackbone):
             for part, columns in zip(prompt.parts, text.columns[row], strict=True):
                 if part in MEANS:
                     wanted[row, columns, :3] = torch.tensor(MEANS[str(part)]) * 2 - 1
-        return replace(text, extra={"wanted": wanted})
+        return replace(text, context=torch.cat([text.context, wanted], -1))
 
     def predict(
         self,
@@ -41,11 +41,12 @@ class ColorWords(FakeBackbone):
         lora: Lora | None = None,
     ) -> Tensor:
         size = (noisy.shape[2], noisy.shape[3])
+        rows, wanted = text.context[..., :-4], text.context[..., -4:]
         if recorder is not None:
             x = noisy.flatten(2).transpose(1, 2)[:, None]
             recorder.record("self", size, x, x, 3.0)
-            recorder.record("cross", size, x, text.extra["wanted"][:, None], 1.0)
-        return super().predict(noisy, timesteps, text, lora=lora)
+            recorder.record("cross", size, x, wanted[:, None], 1.0)
+        return super().predict(noisy, timesteps, replace(text, context=rows), lora=lora)
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,11 @@ from torch import Tensor
 from ice_core.errors import IceError
 from ice_core.localization.segmentation.config import SegmentationConfig
 from ice_core.model.attention import AttentionRecorder, Kind, Size
-from ice_core.model.backbone import Backbone, Prompt
+from ice_core.model.backbone import Backbone, Prompt, TextFeatures
 from ice_core.model.prompts import SEGMENTATION_TEMPLATE
 
-BACKGROUND = -1
-"""Index of the ground's word in every word map: concepts come first, then things, then background."""
+THINGS, BACKGROUND = -2, -1
+"""Indices of these words in every word map; the concepts come before them."""
 
 MOST_POSITIONS = 64 * 64
 """Maps of more positions than this are not recorded: a self-attention map of 64 x 64 takes 64 MB."""
@@ -77,14 +77,14 @@ def encode_views(backbone: Backbone, image: Tensor, flip: bool) -> Tensor:
 def noised_pass(
     backbone: Backbone,
     views: Tensor,
-    words: Sequence[str],
+    concepts: Sequence[str],
     timestep: int,
     draws: int,
     generator: torch.Generator,
     kinds: Collection[Kind] = ("self", "cross"),
     most: int = MOST_POSITIONS,
 ) -> NoisedPass:
-    """One look at a picture, noised up to a timestep, with a prompt of these words.
+    """One look at a picture, noised up to a timestep, for concepts, things and background.
 
     views: latents of `encode_views`; draws: of noise for each, all in one batch. kinds: the attention that
     will be asked for, in layers of at most so many positions; what is recorded stays in memory. generator:
@@ -99,7 +99,7 @@ def noised_pass(
     signal = backbone.alphas_cumprod[timestep].to(latents)
     noisy = signal.sqrt() * latents + (1 - signal).sqrt() * noise
 
-    text = backbone.encode_prompts([Prompt(tuple(words))])
+    text = _one_context(backbone, concepts)
     spans = text.columns[0]
     recorder = AttentionRecorder(
         kinds=kinds,
@@ -127,20 +127,34 @@ def attention_maps(
 ) -> AttentionMaps:
     """Attention maps of `encode_views`, averaged over noise draws and the mirrored image.
 
-    concepts: all in one prompt. generator: on the CPU. Raises IceError as `noised_pass` does.
+    generator: on the CPU. Raises IceError as `noised_pass` does.
     """
     kinds: tuple[Kind, ...] = ("self", "cross") if config.looks_at_itself else ("cross",)
-    words = prompt_words(*concepts)
-    seen = noised_pass(backbone, views, words, config.timestep, config.draws, generator, kinds)
+    seen = noised_pass(backbone, views, concepts, config.timestep, config.draws, generator, kinds)
     return AttentionMaps(seen.self_attention() if config.looks_at_itself else {}, seen.words())
 
 
-def prompt_words(*concepts: str) -> tuple[str, ...]:
-    """The words of "<concept> things background", with every concept in its order."""
-    every: list[str] = []
-    for word in SEGMENTATION_TEMPLATE.split():
-        every += concepts if word == "{}" else [word]
-    return tuple(every)
+def _one_context(backbone: Backbone, concepts: Sequence[str]) -> TextFeatures:
+    """What a denoiser attends to when it looks for several concepts at once: "<concept> things background" of
+    the first, and after its end the places that the others take in such prompts of their own (ours). In one
+    prompt together, words would change what the encoder makes of one another.
+
+    The columns are those of the concepts, of things and of background.
+    """
+    text = backbone.encode_prompts(
+        [Prompt(tuple(word.format(one) for word in SEGMENTATION_TEMPLATE.split())) for one in concepts]
+    )
+    at = SEGMENTATION_TEMPLATE.split().index("{}")
+    rest = [columns for n, columns in enumerate(text.columns[0]) if n != at]
+    pieces, spans = [text.context[:1]], [text.columns[0][at]]
+    end = text.context.shape[1]
+    for row in range(1, len(concepts)):
+        own = text.columns[row][at]
+        pieces.append(text.context[row : row + 1, list(own)])
+        spans.append(tuple(range(end, end + len(own))))
+        end += len(own)
+    extra = {name: value[:1] for name, value in text.extra.items()}
+    return TextFeatures(torch.cat(pieces, 1), text.pooled[:1], ((*spans, *rest),), extra)
 
 
 def _sizes(height: int, width: int, most: int) -> set[Size]:

@@ -28,7 +28,6 @@ from ice_core.localization.segmentation.maps import (
     NoisedPass,
     encode_views,
     noised_pass,
-    prompt_words,
 )
 from ice_core.localization.segmentation.outlines import walked
 from ice_core.localization.segmentation.refine import guided_filter
@@ -73,9 +72,8 @@ def find_objects(
     that the model cannot serve.
     """
     check_picture(image, backbone.multiple)
-    words = prompt_words(_ANY_THING)
     latent = encode_views(backbone, image, flip=False)
-    seen = noised_pass(backbone, latent, words, config.timestep, config.draws, generator, _TO_WORDS)
+    seen = noised_pass(backbone, latent, [_ANY_THING], config.timestep, config.draws, generator, _TO_WORDS)
     guide = image.to(backbone.device).float()
     relevance = _relevance(seen, guide, config)
     foreground = (relevance > config.foreground).cpu()
@@ -86,7 +84,7 @@ def find_objects(
         small = [size for size in seen.recorder.recorded_sizes("cross") if _count(size) <= MOST_CELLS]
         most = MOST_CELLS if small else MOST_POSITIONS
         seen = noised_pass(
-            backbone, latent, words, config.cut_timestep, config.draws, generator, _TO_ITSELF, most
+            backbone, latent, [_ANY_THING], config.cut_timestep, config.draws, generator, _TO_ITSELF, most
         )
         size = cut_size(seen)
         bonds = affinity(seen.heads(size))

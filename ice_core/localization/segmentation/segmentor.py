@@ -15,23 +15,25 @@ from ice_core.localization.segmentation.config import SegmentationConfig
 from ice_core.localization.segmentation.labels import balanced, region_means, vote, word_shares
 from ice_core.localization.segmentation.maps import (
     BACKGROUND,
+    THINGS,
     AttentionMaps,
     attention_maps,
     encode_views,
 )
 from ice_core.localization.segmentation.refine import guided_filter, propagate
+from ice_core.model.attention import Size
 from ice_core.model.backbone import Backbone
 
-MOST_PIECES = 16
-"""Of the tokenizer, that the words of one pass have together: encoders take 75, and the more words there are
-the less attention is left for each."""
+MOST_PIECES = 32
+"""Of the tokenizer, that the words of one pass have together: the more there are, the less attention is left
+for each."""
 
 
 @dataclass(frozen=True)
 class Segmentation:
     """mask, background: [H, W] bool, CPU, disjoint; the rest of the picture is other things.
 
-    relevance: [H, W] float in 0..1, CPU: the concept's share among the words' (balanced) maps.
+    relevance: [H, W] float in 0..1, CPU: the concept's share among the three words' (balanced) maps.
     score: how much the mask stands out, see `contrast`.
     """
 
@@ -60,9 +62,8 @@ def segment_words(
     config: SegmentationConfig,
     generator: torch.Generator,
 ) -> list[Segmentation]:
-    """`segment` of several words in one pass of the model: they share a prompt, and every pixel goes to one
-    of them, to other things or to the background (ours). Words of more than `MOST_PIECES` pieces together
-    take several passes."""
+    """`segment` of several words, in one pass of the model where they have no more than `MOST_PIECES` pieces
+    together (ours). Each is compared with things and background alone: masks may overlap."""
     check_picture(image, backbone.multiple)
     if not all(concept.strip() for concept in concepts):
         raise IceError("cannot segment an empty word; name what to look for, for example 'ball'")
@@ -92,31 +93,40 @@ def segment_maps(maps: AttentionMaps, image: Tensor, config: SegmentationConfig)
     """Segment an image [3, H, W] by attention maps that were recorded on it, on the same device: one
     segmentation for each concept of the maps."""
     size, pixels = largest(maps.words), (image.shape[1], image.shape[2])
-    shares = word_shares(maps.words, size)
-    if config.method == "propagation":
-        if config.power:
-            attention = aggregate(maps.self_attention)
+    attention = aggregate(maps.self_attention) if config.looks_at_itself else None
+    region = None
+    if config.method == "clusters":
+        assert attention is not None, "clusters are of self-attention, which was recorded"
+        region = regions(attention, size, pixels, config)
+    found = []
+    for concept in range(len(maps.words[size]) + THINGS):
+        own = {at: words[[concept, THINGS, BACKGROUND]] for at, words in maps.words.items()}
+        shares = word_shares(own, size)
+        if region is None and attention is not None:
             shares = propagate(shares.flatten(1), attention, config.power, config.sharpness)
             shares = shares.unflatten(1, size)
         words = upsample(balanced(shares, config.balance), pixels)
         share = words / words.sum(0, keepdim=True).clamp(min=1e-8)
-    else:
-        words = upsample(balanced(shares, config.balance), pixels)
-        region = regions(aggregate(maps.self_attention), size, pixels, config)
-        share = words / words.sum(0, keepdim=True).clamp(min=1e-8)
-        share = region_means(region, share)[region].permute(2, 0, 1)
-        words = F.one_hot(vote(region, words), len(words)).permute(2, 0, 1).float()
+        if region is not None:
+            share = region_means(region, share)[region].permute(2, 0, 1)
+            words = F.one_hot(vote(region, words), len(words)).permute(2, 0, 1).float()
+        found.append(_chosen(words, share, image, size, config))
+    return found
+
+
+def _chosen(
+    words: Tensor, share: Tensor, image: Tensor, size: Size, config: SegmentationConfig
+) -> Segmentation:
+    """Where each of a concept, things and background wins by their maps [3, H, W], fitted to the picture;
+    share: the same, of 1."""
     if config.guide:
-        radius = max(1, round(config.guide * pixels[0] / size[0]))
+        radius = max(1, round(config.guide * image.shape[1] / size[0]))
         words, share = guided_filter(torch.cat([words, share]), image.float(), radius).split(len(words))
         share = share.clamp(0, 1)
     chosen = words.argmax(0)
+    mask, relevance = (chosen == 0).cpu(), share[0].cpu()
     background = (chosen == len(words) + BACKGROUND).cpu()
-    found = []
-    for concept in range(len(words) - 2):
-        mask, relevance = (chosen == concept).cpu(), share[concept].cpu()
-        found.append(Segmentation(mask, background, contrast(relevance, mask, ~mask), relevance))
-    return found
+    return Segmentation(mask, background, contrast(relevance, mask, ~mask), relevance)
 
 
 def contrast(relevance: Tensor, inside: Tensor, outside: Tensor) -> float:

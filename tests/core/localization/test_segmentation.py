@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from color_words import BALL, CUBE, ColorWords, box, scene
 from fakes import FakeBackbone
 from torch import Tensor
 
@@ -306,16 +307,15 @@ def test_segmentation_finds_concept_and_background_of_clear_maps(method: str, gu
 @pytest.mark.parametrize("method", ["clusters", "propagation"])
 def test_of_several_concepts_each_gets_its_own_part(method: str) -> None:
     attention, side = block_attention(4, 8, 4)
-    nowhere = torch.full((4, 8), 0.1)
-    words = torch.stack([0.6 - 0.4 * side, 0.2 + 0.4 * side, nowhere, nowhere])
+    things, background = torch.full((4, 8), 0.1), torch.full((4, 8), 0.3)
+    words = torch.stack([0.6 - 0.4 * side, 0.2 + 0.4 * side, things, background])
     config = SegmentationConfig(method=method, guide=0)  # type: ignore[arg-type]
     left, right = segment_maps(AttentionMaps({(4, 8): attention}, {(4, 8): words}), halves(32, 64), config)
     expected = torch.zeros(32, 64, dtype=torch.bool)
     expected[:, :32] = True
     assert (left.mask == expected).float().mean() > 0.95
     assert (right.mask == ~expected).float().mean() > 0.95
-    assert not (left.mask & right.mask).any()
-    assert not left.background.any()
+    assert (left.background == ~expected).float().mean() > 0.95
 
 
 class CountingBackbone(FakeBackbone):
@@ -343,8 +343,8 @@ class CountingBackbone(FakeBackbone):
         (["ball"] * MOST_PIECES, 1),
         (["ball"] * (MOST_PIECES + 1), 2),
         (["fire hydrant"] * MOST_PIECES, 2),
-        (["ball " * (MOST_PIECES - 1), "fire hydrant", "ball"], 2),
-        (["ball " * MOST_PIECES, "ball"], 2),
+        (["ball " * 8] * (MOST_PIECES // 8), 1),
+        (["ball " * 9] * (MOST_PIECES // 8), 2),
     ],
 )
 def test_several_words_share_a_pass_and_a_picture_is_encoded_once(names: list[str], passes: int) -> None:
@@ -362,10 +362,14 @@ def test_self_attention_is_recorded_where_it_is_used(change: dict[str, Any]) -> 
     assert backbone.passes == [("self", "cross")]
 
 
-def test_a_single_word_is_segmented_as_it_is_among_none() -> None:
-    alone = segment(FakeBackbone(), halves(), "ball", SegmentationConfig(), rng(3))
-    (among,) = segment_words(FakeBackbone(), halves(), ["ball"], SegmentationConfig(), rng(3))
-    assert torch.equal(alone.relevance, among.relevance)
+def test_a_word_says_among_others_what_it_says_alone() -> None:
+    """The encoder makes nothing else of it, and it is compared with the same words; what the others take of
+    the attention is not the same in every view."""
+    alone = segment(ColorWords(), scene(BALL, CUBE), "ball", SegmentationConfig(), rng(3))
+    _, among = segment_words(ColorWords(), scene(BALL, CUBE), ["cube", "ball"], SegmentationConfig(), rng(3))
+    torch.testing.assert_close(alone.relevance, among.relevance, atol=0.02, rtol=0)
+    assert (alone.mask == among.mask).float().mean() > 0.99
+    assert (alone.mask & box(BALL)).sum() > 0.9 * box(BALL).sum()
 
 
 @pytest.mark.parametrize("method", ["clusters", "propagation"])
