@@ -159,7 +159,8 @@ def plot(figures: dict[str, Any]) -> Any:
         for row, label in enumerate(("seconds of one core", "GiB beyond what was held")):
             axes[row][column].set_ylabel(label)
             axes[row][column].set_ylim(bottom=0)
-    axes[0][0].legend()
+    if figures["picture"]:
+        axes[0][0].legend()
     buffer = io.BytesIO()
     FigureCanvasAgg(drawn).print_png(buffer)
     return Image.open(buffer).convert("RGB")
@@ -211,7 +212,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         figures["words"][str(count)] = alone(measure_words, count)
     for size, (width, height) in zip(options.sizes, pixels, strict=True):
         figures["picture"][size] = alone(measure, width, height, options.works)
-        write_results(options.out, figures, {"works": options.works, "side_of_words": SIDE})
+    write_results(options.out, figures, {"works": options.works, "side_of_words": SIDE})
     if options.plot:
         save_png(plot(figures), options.plot)
     return 0

@@ -20,10 +20,31 @@ def test_both_solvers_reach_the_same_objective(tmp_path: Path) -> None:
         assert report[words]["lasso_seconds"] > 0
 
 
-def test_growth_is_drawn_over_the_pixels() -> None:
+def test_growth_is_drawn_over_pixels_words_and_vocabulary() -> None:
     row = {work: {"seconds": 1.0, "peak_bytes": 2**30} for work in growth.WORKS}
-    drawn = growth.plot({"256x256": row, "768x512": row | {"pass": {"seconds": 2.0, "peak_bytes": None}}})
+    some = {"pass": {"seconds": 2.0, "peak_bytes": None}}
+    counts = {"1": {"seconds": 1.0, "peak_bytes": 1}, "20": {"seconds": 2.0, "peak_bytes": 2}}
+    drawn = growth.plot({"picture": {"256x256": row, "768x512": some}, "words": counts, "vocabulary": counts})
     assert drawn.width > drawn.height > 0
+
+
+def test_a_vocabulary_is_measured_alone(tmp_path: Path) -> None:
+    out = tmp_path / "growth.json"
+    arguments = ["--sizes", "--words", "--vocabulary", "50", "--out", str(out)]
+    assert growth.main([*arguments, "--plot", str(tmp_path / "growth.png")]) == 0
+    report = json.loads(out.read_text(encoding="utf-8"))
+    assert report["picture"] == report["words"] == {}
+    assert report["vocabulary"]["50"]["seconds"] > 0
+    assert (tmp_path / "growth.png").exists()
+
+
+@pytest.mark.parametrize("words", ["0", "21"])
+def test_a_number_of_words_that_cannot_be_is_refused(
+    words: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    with pytest.raises(SystemExit):
+        growth.main(["--words", words, "--out", str(tmp_path / "growth.json")])
+    assert f"--words has {words}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("size", ["512", "500x512", "axb"])
