@@ -18,6 +18,9 @@ from ice_core.model.prompts import SEGMENTATION_TEMPLATE
 THINGS, BACKGROUND = -2, -1
 """Indices of these words in every word map; the concepts come before them."""
 
+ANY_THING = "object"
+"""A word that fits whatever is in a picture."""
+
 MOST_POSITIONS = 64 * 64
 """Maps of more positions than this are not recorded: a self-attention map of 64 x 64 takes 64 MB."""
 
@@ -135,26 +138,27 @@ def attention_maps(
 
 
 def _one_context(backbone: Backbone, concepts: Sequence[str]) -> TextFeatures:
-    """What a denoiser attends to when it looks for several concepts at once: "<concept> things background" of
-    the first, and after its end the places that the others take in such prompts of their own (ours). In one
-    prompt together, words would change what the encoder makes of one another.
+    """What a denoiser attends to: "<concept> things background". Of several concepts at once (ours):
+    "object things background", and after its end the places that each takes in such a prompt of its own. In
+    one prompt together, words would change what the encoder makes of one another.
 
     The columns are those of the concepts, of things and of background.
     """
-    text = backbone.encode_prompts(
-        [Prompt(tuple(word.format(one) for word in SEGMENTATION_TEMPLATE.split())) for one in concepts]
-    )
-    at = SEGMENTATION_TEMPLATE.split().index("{}")
+    rows = [*concepts] if len(concepts) == 1 else [ANY_THING, *concepts]
+    words = SEGMENTATION_TEMPLATE.split()
+    text = backbone.encode_prompts([Prompt(tuple(word.format(row) for word in words)) for row in rows])
+    at = words.index("{}")
     rest = [columns for n, columns in enumerate(text.columns[0]) if n != at]
     pieces, spans = [text.context[:1]], [text.columns[0][at]]
     end = text.context.shape[1]
-    for row in range(1, len(concepts)):
+    for row in range(1, len(rows)):
         own = text.columns[row][at]
         pieces.append(text.context[row : row + 1, list(own)])
         spans.append(tuple(range(end, end + len(own))))
         end += len(own)
     extra = {name: value[:1] for name, value in text.extra.items()}
-    return TextFeatures(torch.cat(pieces, 1), text.pooled[:1], ((*spans, *rest),), extra)
+    columns = (*spans[-len(concepts) :], *rest)
+    return TextFeatures(torch.cat(pieces, 1), text.pooled[:1], (columns,), extra)
 
 
 def _sizes(height: int, width: int, most: int) -> set[Size]:

@@ -23,6 +23,7 @@ from ice_core.localization.segmentation.cuts import normalized_cuts
 from ice_core.localization.segmentation.heads import affinity
 from ice_core.localization.segmentation.labels import word_shares
 from ice_core.localization.segmentation.maps import (
+    ANY_THING,
     BACKGROUND,
     MOST_POSITIONS,
     NoisedPass,
@@ -35,7 +36,6 @@ from ice_core.localization.segmentation.segmentor import check_picture
 from ice_core.model.attention import Kind, Size
 from ice_core.model.backbone import Backbone
 
-_ANY_THING = "object"
 _TO_WORDS: tuple[Kind, ...] = ("cross",)
 _TO_ITSELF: tuple[Kind, ...] = ("self",)
 MOST_CELLS = 48 * 32
@@ -73,7 +73,7 @@ def find_objects(
     """
     check_picture(image, backbone.multiple)
     latent = encode_views(backbone, image, flip=False)
-    seen = noised_pass(backbone, latent, [_ANY_THING], config.timestep, config.draws, generator, _TO_WORDS)
+    seen = noised_pass(backbone, latent, [ANY_THING], config.timestep, config.draws, generator, _TO_WORDS)
     guide = image.to(backbone.device).float()
     relevance = _relevance(seen, guide, config)
     foreground = (relevance > config.foreground).cpu()
@@ -84,7 +84,7 @@ def find_objects(
         small = [size for size in seen.recorder.recorded_sizes("cross") if _count(size) <= MOST_CELLS]
         most = MOST_CELLS if small else MOST_POSITIONS
         seen = noised_pass(
-            backbone, latent, [_ANY_THING], config.cut_timestep, config.draws, generator, _TO_ITSELF, most
+            backbone, latent, [ANY_THING], config.cut_timestep, config.draws, generator, _TO_ITSELF, most
         )
         size = cut_size(seen)
         bonds = affinity(seen.heads(size))
