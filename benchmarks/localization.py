@@ -169,7 +169,7 @@ def ways(options: argparse.Namespace, config: LocalizationConfig) -> dict[str, C
             given = torch.stack([rough(mask, n) for n, mask in enumerate(truth)])
             return masks_of(concepts_from_masks(image, kinds, given, refine=True)), kinds
         if options.words == "true":
-            found = concepts_from_labels(backbone, image, kinds, config, rng)
+            found = concepts_from_labels(backbone, image, kinds, config, rng, retriever.model)
         else:
             *_, last = localize(backbone, retriever, image, config, rng)
             found = last.result

@@ -242,7 +242,9 @@ def _found(
         result = rounds[-1].result
     elif mode == ONE_PASS:
         given = _labels(labels, words)
-        result = concepts_from_labels(backbone, small, given, config, torch.Generator().manual_seed(seed))
+        towers = words.retriever.model if words else None
+        rng = torch.Generator().manual_seed(seed)
+        result = concepts_from_labels(backbone, small, given, config, rng, towers)
     elif masks is None:
         raise IceError(_connect_masks())
     else:

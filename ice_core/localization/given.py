@@ -13,6 +13,7 @@ from ice_core.errors import IceError
 from ice_core.localization.config import LocalizationConfig
 from ice_core.localization.masking import explained, extend, new_concepts
 from ice_core.localization.naming import Retrieves, alone, named
+from ice_core.localization.retrieval.towers import ImageTextModel
 from ice_core.localization.segmentation import (
     Segmentation,
     check_picture,
@@ -34,12 +35,14 @@ def concepts_from_labels(
     labels: Sequence[str],
     config: LocalizationConfig,
     generator: torch.Generator,
+    towers: ImageTextModel | None = None,
 ) -> ConceptSet:
     """Objects of an image [3, H, W] of the given words, which are all looked for in one pass; words that
     nothing was found for are absent.
 
-    With the strategy "objects", an object that is found without words goes to the word that stands out most
-    on it, if any does; a word that gets none has its own mask, as all have with the strategy "words".
+    With the strategy "objects", an object that is found without words, and where any of them is, goes to the
+    one that CLIP (`towers`) says of it alone, or else to the one that stands out most on it; a word that gets
+    none has its own mask, as all have with the strategy "words".
     Where two words claim the same pixels the earlier one keeps them. generator: on the CPU.
     Raises IceError for what is no picture, and for no or empty words.
     """
@@ -51,7 +54,7 @@ def concepts_from_labels(
         objects = find_objects(backbone, image, config.objects, generator, config.min_area, config.neck).masks
     seen = segment_words(backbone, image, labels, config.segmentation, generator)
     places = dict(zip(labels, seen, strict=True))
-    owners = _owners(objects, places)
+    owners = _owners(objects, places, _fitting(image, objects, places, towers))
     result = ConceptSet(image, (), torch.zeros(image.shape[1:], dtype=torch.bool))
     for label, place in places.items():
         own = [mask for mask, owner in zip(objects, owners, strict=True) if owner == label]
@@ -70,15 +73,17 @@ def concepts_from_labels(
     return result
 
 
-def _owners(masks: Sequence[Tensor], places: Mapping[str, Segmentation]) -> list[str | None]:
-    """The word of each object [H, W]: of those whose places cover it, the one that stands out most within;
-    None for no word's."""
-    stands_out = [{label: _times_outside(p.relevance, mask) for label, p in places.items()} for mask in masks]
+def _owners(
+    masks: Sequence[Tensor], places: Mapping[str, Segmentation], fitting: Sequence[Sequence[float]]
+) -> list[str | None]:
+    """The word of each object [H, W]: of those whose places cover it, the one that fits best; None for no
+    word's. fitting: by object, how well each word fits."""
+    words = list(places)
     anywhere = torch.stack([place.mask for place in places.values()]).any(0)
     owners: list[str | None] = []
-    for mask, share in zip(masks, stands_out, strict=True):
+    for mask, fits in zip(masks, fitting, strict=True):
         covered = float(anywhere[mask].float().mean()) >= _USUALLY_COVERED
-        owners.append(max(share, key=lambda label: share[label]) if covered else None)
+        owners.append(words[max(range(len(words)), key=lambda n: fits[n])] if covered else None)
     for label, place in places.items():
         free = {n: float(place.mask[masks[n]].float().mean()) for n, own in enumerate(owners) if own is None}
         if label not in owners and free:
@@ -86,6 +91,17 @@ def _owners(masks: Sequence[Tensor], places: Mapping[str, Segmentation]) -> list
             if free[best] >= _LEAST_COVERED:
                 owners[best] = label
     return owners
+
+
+def _fitting(
+    image: Tensor, masks: Sequence[Tensor], places: Mapping[str, Segmentation], towers: ImageTextModel | None
+) -> list[list[float]]:
+    """By object [H, W], how well each word fits: by CLIP, which sees it alone, or by attention."""
+    if towers is None or not masks:
+        return [[_times_outside(place.relevance, mask) for place in places.values()] for mask in masks]
+    seen = towers.encode_images(torch.stack([alone(image, mask) for mask in masks]))
+    fits: list[list[float]] = (seen @ towers.encode_texts(list(places)).T).tolist()
+    return fits
 
 
 def _times_outside(relevance: Tensor, mask: Tensor) -> float:

@@ -16,6 +16,7 @@ from ice_core.localization.given import concepts_from_labels, concepts_from_mask
 from ice_core.localization.loop import LocalizationRound, localize
 from ice_core.localization.naming import Retrieves
 from ice_core.localization.retrieval.retriever import Retriever
+from ice_core.localization.retrieval.towers import ImageTextModel
 from ice_core.model.backbone import Backbone
 from ice_core.run.events import Progress, RunEvent
 from ice_core.run.settings import ExtractionSettings
@@ -28,10 +29,11 @@ def find(
     settings: ExtractionSettings,
     labels: Sequence[str] | None,
     masks: Sequence[Tensor] | None,
+    towers: ImageTextModel | None = None,
 ) -> Generator[RunEvent, None, tuple[ConceptSet, tuple[LocalizationRound, ...]]]:
     """Stage One at the size the model works at -> objects, and the rounds in which they were found (none
-    for what a user named or marked; masks without words are named by the retriever). Raises IceError when
-    nothing is found."""
+    for what a user named or marked; masks without words are named by the retriever). towers: tell which of
+    the labels an object is. Raises IceError when nothing is found."""
     stage, config = "finding objects", settings.localization
     size = working_size(image.shape[1], image.shape[2], backbone.native_size, backbone.multiple)
     small = resize(image, size)
@@ -44,7 +46,7 @@ def find(
             yield from _prepared(retriever)
         result = concepts_from_masks(small, labels or None, masks, retriever, config.refine_masks)
     elif labels:
-        result = concepts_from_labels(backbone, small, labels, config, generator)
+        result = concepts_from_labels(backbone, small, labels, config, generator, towers)
     else:
         assert retriever is not None
         yield from _prepared(retriever)

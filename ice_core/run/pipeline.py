@@ -133,7 +133,9 @@ def _extract(
     # Another run may have begun, and ended, since this one was asked for.
     folder.check_free()
     clock = time.monotonic()
-    concepts, rounds = yield from find(backbone, retriever, image, settings, labels, masks)
+    if isinstance(retriever, Retriever):
+        ask = replace(ask, towers=ask.towers or retriever.model)
+    concepts, rounds = yield from find(backbone, retriever, image, settings, labels, masks, ask.towers)
     check_names([c.key for c in concepts.concepts], settings.training.axes)
     if labels and masks is None:
         absent = [label for label in labels if not any(c.label == label for c in concepts.concepts)]
@@ -142,8 +144,6 @@ def _extract(
     seconds = {"localization": time.monotonic() - clock}
     yield Found(concepts)
     clock = time.monotonic()
-    if isinstance(retriever, Retriever):
-        ask = replace(ask, towers=ask.towers or retriever.model)
     readings = yield from read(backbone, concepts, ask, settings)
     seconds["reading"] = time.monotonic() - clock
     save_png(image, folder.picture)

@@ -3,6 +3,7 @@ found."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -213,6 +214,34 @@ def test_an_object_goes_to_the_word_that_stands_out_on_it_not_to_one_that_is_eve
     own = Segmentation(torch.zeros_like(ball), ~ball, 0.3, 0.05 + 0.35 * ball)
     monkeypatch.setattr(module, "segment_words", lambda *_: [zebra, own])
     assert [c.label for c in given(scene(BALL), "zebra", "ball").concepts] == ["ball"]
+
+
+class Names:
+    """A CLIP that takes what is red for the first word and anything else for the second."""
+
+    name, fingerprint, scale = "names", "0" * 64, 100.0
+
+    def __init__(self) -> None:
+        self.shown = 0
+
+    def encode_images(self, images: Tensor) -> Tensor:
+        self.shown += len(images)
+        red = images[:, 0].mean((1, 2)) > images[:, 2].mean((1, 2))
+        return torch.stack([red, ~red], 1).float()
+
+    def encode_texts(self, texts: Sequence[str]) -> Tensor:
+        return torch.eye(2)[: len(texts)]
+
+
+def test_clip_says_which_of_the_given_words_an_object_is() -> None:
+    """Here against the attention, which finds the ball red and the cube blue."""
+    towers = Names()
+    rng = torch.Generator().manual_seed(0)
+    result = concepts_from_labels(ColorWords(), scene(BALL, CUBE), ["cube", "ball"], CONFIG, rng, towers)
+    owners = {concept.label: concept.mask for concept in result.concepts}
+    truth = torch.stack([box(CUBE), box(BALL)])
+    assert pairwise_iou(truth, torch.stack([owners["ball"], owners["cube"]])).diagonal().min() > 0.75
+    assert towers.shown == 2
 
 
 def test_an_object_that_no_given_word_covers_is_left_out() -> None:

@@ -14,10 +14,12 @@ from fakes import FakeBackbone
 from torch import Tensor
 
 from ice_core.attributes.values import Axis
-from ice_core.concepts import unit
+from ice_core.concepts import ConceptSet, unit
 from ice_core.errors import IceError
 from ice_core.files.embeddings import load_concepts
-from ice_core.run.events import Read, RunEvent, Trained
+from ice_core.localization.given import concepts_from_masks
+from ice_core.run import finding
+from ice_core.run.events import Found, Read, RunEvent, Trained
 from ice_core.run.pipeline import extract, finish, resume
 from ice_core.training.config import AnchoredConfig, TrainingConfig
 
@@ -51,6 +53,24 @@ def events_of(out: Path, overruled: Sequence[str] = (), towers: RedOrBlue | None
     )  # fmt: skip
     finish(events, told.append)
     return told
+
+
+def test_what_reads_the_objects_also_tells_which_label_each_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image, masks = scene()
+    towers, given = RedOrBlue(), []
+
+    def found(_: object, picture: Tensor, labels: Sequence[str], *more: object) -> ConceptSet:
+        given.append(more[-1])
+        return concepts_from_masks(picture, labels, masks)
+
+    monkeypatch.setattr(finding, "concepts_from_labels", found)
+    events = extract(
+        FakeBackbone(), None, image, tmp_path / "out", QUICK, ["ball", "cube"], axes=AXES, towers=towers
+    )
+    next(event for event in events if isinstance(event, Found))
+    assert given == [towers]
 
 
 def test_objects_are_read_and_the_readings_kept_with_their_tokens(tmp_path: Path) -> None:
