@@ -12,7 +12,7 @@ from ice_core.concepts import Candidate, Concept, ConceptSet, unique_key
 from ice_core.errors import IceError
 from ice_core.localization.config import LocalizationConfig
 from ice_core.localization.masking import explained, extend, new_concepts
-from ice_core.localization.naming import Retrieves, alone, named
+from ice_core.localization.naming import NAMELESS, Retrieves, alone, named
 from ice_core.localization.retrieval.towers import ImageTextModel
 from ice_core.localization.segmentation import (
     Segmentation,
@@ -25,8 +25,8 @@ from ice_core.localization.segmentation import (
 from ice_core.model.backbone import Backbone
 
 _USUALLY_COVERED, _LEAST_COVERED = 0.2, 0.05
-"""Of an object that goes to a word, the words together cover the first share; where a word got none, it
-covers the second of one that is left."""
+"""Of an object that goes to a word by attention, the words together cover the first share; a word that got
+none covers the second of one that is left."""
 
 
 def concepts_from_labels(
@@ -40,8 +40,8 @@ def concepts_from_labels(
     """Objects of an image [3, H, W] of the given words, which are all looked for in one pass; words that
     nothing was found for are absent.
 
-    With the strategy "objects", an object that is found without words, and where any of them is, goes to the
-    one that CLIP (`towers`) says of it alone, or else to the one that stands out most on it; a word that gets
+    With the strategy "objects", an object that is found without words goes to the word that CLIP (`towers`)
+    says of it alone, or without that to the one that stands out most on it, if any does; a word that gets
     none has its own mask, as all have with the strategy "words".
     Where two words claim the same pixels the earlier one keeps them. generator: on the CPU.
     Raises IceError for what is no picture, and for no or empty words.
@@ -54,7 +54,11 @@ def concepts_from_labels(
         objects = find_objects(backbone, image, config.objects, generator, config.min_area, config.neck).masks
     seen = segment_words(backbone, image, labels, config.segmentation, generator)
     places = dict(zip(labels, seen, strict=True))
-    owners = _owners(objects, places, _fitting(image, objects, places, towers))
+    if towers is None or not objects:
+        owners = [_standing_out(mask, places) for mask in objects]
+    else:
+        owners = _said_by(towers, image, objects, labels)
+    owners = _with_own(owners, objects, places)
     result = ConceptSet(image, (), torch.zeros(image.shape[1:], dtype=torch.bool))
     for label, place in places.items():
         own = [mask for mask, owner in zip(objects, owners, strict=True) if owner == label]
@@ -73,17 +77,36 @@ def concepts_from_labels(
     return result
 
 
-def _owners(
-    masks: Sequence[Tensor], places: Mapping[str, Segmentation], fitting: Sequence[Sequence[float]]
+def _said_by(
+    towers: ImageTextModel, image: Tensor, masks: Sequence[Tensor], labels: Sequence[str]
 ) -> list[str | None]:
-    """The word of each object [H, W]: of those whose places cover it, the one that fits best; None for no
-    word's. fitting: by object, how well each word fits."""
-    words = list(places)
+    """The word of each object [H, W] by CLIP, which sees it alone; None where a word that fits anything fits
+    better."""
+    seen = towers.encode_images(torch.stack([alone(image, mask) for mask in masks]))
+    best = (seen @ towers.encode_texts([*labels, NAMELESS]).T).argmax(1).tolist()
+    return [labels[n] if n < len(labels) else None for n in best]
+
+
+def _standing_out(mask: Tensor, places: Mapping[str, Segmentation]) -> str | None:
+    """The word of an object [H, W] by attention: of those whose places cover it together, the one whose mean
+    relevance within is the most times that outside (what is attended to everywhere stands out nowhere)."""
     anywhere = torch.stack([place.mask for place in places.values()]).any(0)
-    owners: list[str | None] = []
-    for mask, fits in zip(masks, fitting, strict=True):
-        covered = float(anywhere[mask].float().mean()) >= _USUALLY_COVERED
-        owners.append(words[max(range(len(words)), key=lambda n: fits[n])] if covered else None)
+    if float(anywhere[mask].float().mean()) < _USUALLY_COVERED:
+        return None
+    rest = ~mask if not mask.all() else mask
+
+    def times(label: str) -> float:
+        relevance = places[label].relevance
+        return float(relevance[mask].mean() / relevance[rest].mean().clamp(min=1e-8))
+
+    return max(places, key=times)
+
+
+def _with_own(
+    owners: Sequence[str | None], masks: Sequence[Tensor], places: Mapping[str, Segmentation]
+) -> list[str | None]:
+    """Owners of objects [H, W], where a word without any takes the one that is left which it covers most."""
+    owners = list(owners)
     for label, place in places.items():
         free = {n: float(place.mask[masks[n]].float().mean()) for n, own in enumerate(owners) if own is None}
         if label not in owners and free:
@@ -91,24 +114,6 @@ def _owners(
             if free[best] >= _LEAST_COVERED:
                 owners[best] = label
     return owners
-
-
-def _fitting(
-    image: Tensor, masks: Sequence[Tensor], places: Mapping[str, Segmentation], towers: ImageTextModel | None
-) -> list[list[float]]:
-    """By object [H, W], how well each word fits: by CLIP, which sees it alone, or by attention."""
-    if towers is None or not masks:
-        return [[_times_outside(place.relevance, mask) for place in places.values()] for mask in masks]
-    seen = towers.encode_images(torch.stack([alone(image, mask) for mask in masks]))
-    fits: list[list[float]] = (seen @ towers.encode_texts(list(places)).T).tolist()
-    return fits
-
-
-def _times_outside(relevance: Tensor, mask: Tensor) -> float:
-    """How often the mean relevance [H, W] outside of a mask goes into that inside: words that the model
-    attends to everywhere stand out nowhere."""
-    outside = relevance[~mask].mean() if not mask.all() else relevance.mean()
-    return float(relevance[mask].mean() / outside.clamp(min=1e-8))
 
 
 def concepts_from_masks(

@@ -217,7 +217,7 @@ def test_an_object_goes_to_the_word_that_stands_out_on_it_not_to_one_that_is_eve
 
 
 class Names:
-    """A CLIP that takes what is red for the first word and anything else for the second."""
+    """A CLIP for which the first word is red, the second blue, and the last fits anything a little."""
 
     name, fingerprint, scale = "names", "0" * 64, 100.0
 
@@ -226,11 +226,11 @@ class Names:
 
     def encode_images(self, images: Tensor) -> Tensor:
         self.shown += len(images)
-        red = images[:, 0].mean((1, 2)) > images[:, 2].mean((1, 2))
-        return torch.stack([red, ~red], 1).float()
+        red, blue = images[:, 0].mean((1, 2)), images[:, 2].mean((1, 2))
+        return torch.stack([red, blue, (red + blue) / 2], 1)
 
     def encode_texts(self, texts: Sequence[str]) -> Tensor:
-        return torch.eye(2)[: len(texts)]
+        return torch.eye(3) if len(texts) == 3 else torch.eye(3)[[0, 2]]
 
 
 def test_clip_says_which_of_the_given_words_an_object_is() -> None:
@@ -242,6 +242,13 @@ def test_clip_says_which_of_the_given_words_an_object_is() -> None:
     truth = torch.stack([box(CUBE), box(BALL)])
     assert pairwise_iou(truth, torch.stack([owners["ball"], owners["cube"]])).diagonal().min() > 0.75
     assert towers.shown == 2
+
+
+def test_an_object_that_a_word_for_anything_fits_better_is_left_out() -> None:
+    rng = torch.Generator().manual_seed(0)
+    result = concepts_from_labels(ColorWords(), scene(BALL, CUBE), ["ball"], CONFIG, rng, Names())
+    assert keys(result) == ["ball"]
+    assert pairwise_iou(box(BALL)[None], masks_of(result)).item() > 0.75
 
 
 def test_an_object_that_no_given_word_covers_is_left_out() -> None:
