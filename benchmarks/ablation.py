@@ -49,7 +49,7 @@ def variants(only: list[str] | None) -> Mapping[str, TrainingConfig]:
         "no substitution": replace(plain.anchored, substitution=0.0),
         "no throw-away token": replace(plain.anchored, instance=False),
         "the other objects unnamed": replace(plain.anchored, beside=False),
-        "noise of 0.15 to 0.7": replace(plain.anchored, earliest=0.15, latest=0.7),
+        "noise of 0.05 to 0.4": replace(plain.anchored, earliest=0.05, latest=0.4),
         "noise of 0.4 to 0.75": replace(plain.anchored, earliest=0.4, latest=0.75),
         "no pull to the words": replace(plain.anchored, keep_close=0.0),
         "an off-axis anchor": replace(plain.anchored, off_axis=1.0),

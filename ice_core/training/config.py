@@ -38,8 +38,8 @@ class AnchoredConfig:
     """What the anchored method does; ours, see `ice_core.training.anchored`.
 
     batch: noisy copies of every object per step.
-    earliest, latest: their timesteps, as shares of the schedule. In more noise it pays more to say where the
-        object is than to name its shade, and a token is bent to say that (`benchmarks/timesteps.py`).
+    earliest, latest: their timesteps, as shares of the schedule. A single word tells a shade best in little
+        noise (`benchmarks/timesteps.py`); mixtures that are solved for do so in more of it as well.
     rows: embedding rows per token.
     solving: steps in which the mixtures' weights are solved for, at most half of all; each looks at every
         word that a mixture may hold. In the others residuals are learned.
@@ -60,8 +60,8 @@ class AnchoredConfig:
     """
 
     batch: int = 8
-    earliest: float = 0.05
-    latest: float = 0.4
+    earliest: float = 0.15
+    latest: float = 0.7
     rows: int = 1
     solving: int = 8
     damping: float = 0.3
