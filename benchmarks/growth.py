@@ -210,9 +210,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         figures["vocabulary"][str(words)] = alone(measure_vocabulary, words)
     for count in options.words:
         figures["words"][str(count)] = alone(measure_words, count)
+    settings = {"works": options.works, "side_of_words": SIDE}
+    write_results(options.out, figures, settings)
     for size, (width, height) in zip(options.sizes, pixels, strict=True):
         figures["picture"][size] = alone(measure, width, height, options.works)
-    write_results(options.out, figures, {"works": options.works, "side_of_words": SIDE})
+        write_results(options.out, figures, settings)
     if options.plot:
         save_png(plot(figures), options.plot)
     return 0
