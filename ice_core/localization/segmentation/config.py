@@ -8,6 +8,7 @@ from typing import Literal, get_args
 from ice_core.errors import IceError
 
 Method = Literal["clusters", "propagation"]
+AffinityName = Literal["clusterability", "mean", "chains", "walks"]
 
 
 @dataclass(frozen=True)
@@ -69,8 +70,9 @@ class ObjectsConfig:
     timestep: how much noise the picture gets, of the model's 1000 steps, to tell the foreground. foreground:
         a pixel whose share of attention to other words than "background" is above this.
     cut_timestep: noise of the pass that tells objects apart: more of it, for then the model looks at things
-        rather than at their parts. draws: of noise, in either pass. cut: places of the foreground are taken
-        apart while a normalized cut (0 to 2) costs at most this.
+        rather than at their parts. draws: of noise, in either pass. affinity: how its heads become one
+        affinity between places, see `affinities`. cut: places of the foreground are taken apart while a
+        normalized cut (0 to 2) costs at most this, which is set to that affinity.
     guide: radius of the edge-aware filter that fits the foreground to the picture, in attention cells,
         half of it for the borders between objects; 0 turns it off.
     walk: contrast (scikit-image's beta) of the random walk that draws the outlines anew between what is
@@ -81,11 +83,14 @@ class ObjectsConfig:
     foreground: float = 0.6
     cut_timestep: int = 400
     draws: int = 2
+    affinity: AffinityName = "clusterability"
     cut: float = 0.31
     guide: float = 2.0
     walk: float = 60.0
 
     def __post_init__(self) -> None:
+        if self.affinity not in (known := get_args(AffinityName)):
+            raise IceError(f"unknown affinity {self.affinity!r}; choose one of {', '.join(known)}")
         if not self.draws >= 1:
             raise IceError(f"objects draws is {self.draws}; it must be at least 1")
         for name in ("timestep", "cut_timestep", "guide", "walk"):

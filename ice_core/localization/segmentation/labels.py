@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor
 
-from ice_core.localization.segmentation.clustering import upsample
+from ice_core.localization.segmentation.grids import upsample
+from ice_core.localization.segmentation.maps import BACKGROUND, THINGS
 from ice_core.model.attention import Size
 
 _LEAST = 1e-8
@@ -23,6 +24,13 @@ def word_shares(words: Mapping[Size, Tensor], size: Size) -> Tensor:
         maps = upsample(maps.float(), size)
         shares.append(maps / maps.sum(0, keepdim=True).clamp(min=_LEAST))
     return torch.stack(shares).mean(0)
+
+
+def each_concept(words: Mapping[Size, Tensor], size: Size) -> Iterator[Tensor]:
+    """For each concept of attention {(h, w): [W, h, w]}: shares [3, *size] of it, things and background."""
+    for concept in range(len(words[size]) + THINGS):
+        own = {at: maps[[concept, THINGS, BACKGROUND]] for at, maps in words.items()}
+        yield word_shares(own, size)
 
 
 def balanced(maps: Tensor, balance: float) -> Tensor:

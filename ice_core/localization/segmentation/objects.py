@@ -16,11 +16,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ice_core.localization.segmentation.clustering import largest, upsample
+from ice_core.localization.segmentation.affinities import AFFINITIES
 from ice_core.localization.segmentation.components import components
 from ice_core.localization.segmentation.config import ObjectsConfig
 from ice_core.localization.segmentation.cuts import normalized_cuts
-from ice_core.localization.segmentation.heads import affinity
+from ice_core.localization.segmentation.grids import largest, upsample
+from ice_core.localization.segmentation.guided import guided_filter
 from ice_core.localization.segmentation.labels import word_shares
 from ice_core.localization.segmentation.maps import (
     ANY_THING,
@@ -31,7 +32,6 @@ from ice_core.localization.segmentation.maps import (
     noised_pass,
 )
 from ice_core.localization.segmentation.outlines import walked
-from ice_core.localization.segmentation.refine import guided_filter
 from ice_core.localization.segmentation.segmentor import check_picture
 from ice_core.model.attention import Kind, Size
 from ice_core.model.backbone import Backbone
@@ -87,7 +87,7 @@ def find_objects(
             backbone, latent, [ANY_THING], config.cut_timestep, config.draws, generator, _TO_ITSELF, most
         )
         size = cut_size(seen)
-        bonds = affinity(seen.heads(size))
+        bonds = AFFINITIES[config.affinity](seen.heads(size))
         for part in parts:
             for own in _things(part, bonds, size, guide, config):
                 masks += components(own, min_area, neck=neck)

@@ -6,21 +6,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ice_core.errors import IceError
-from ice_core.localization.segmentation.clustering import aggregate, largest, regions, upsample
 from ice_core.localization.segmentation.config import SegmentationConfig
-from ice_core.localization.segmentation.labels import balanced, region_means, vote, word_shares
+from ice_core.localization.segmentation.grids import largest
+from ice_core.localization.segmentation.guided import guided_filter
 from ice_core.localization.segmentation.maps import (
     BACKGROUND,
-    THINGS,
     AttentionMaps,
     attention_maps,
     encode_views,
 )
-from ice_core.localization.segmentation.refine import guided_filter, propagate
+from ice_core.localization.segmentation.strategies import STRATEGIES
 from ice_core.model.attention import Size
 from ice_core.model.backbone import Backbone
 
@@ -93,32 +91,14 @@ def segment_maps(maps: AttentionMaps, image: Tensor, config: SegmentationConfig)
     """Segment an image [3, H, W] by attention maps that were recorded on it, on the same device: one
     segmentation for each concept of the maps."""
     size, pixels = largest(maps.words), (image.shape[1], image.shape[2])
-    attention = aggregate(maps.self_attention) if config.looks_at_itself else None
-    region = None
-    if config.method == "clusters":
-        assert attention is not None, "clusters are of self-attention, which was recorded"
-        region = regions(attention, size, pixels, config)
-    found = []
-    for concept in range(len(maps.words[size]) + THINGS):
-        own = {at: words[[concept, THINGS, BACKGROUND]] for at, words in maps.words.items()}
-        shares = word_shares(own, size)
-        if region is None and attention is not None:
-            shares = propagate(shares.flatten(1), attention, config.power, config.sharpness)
-            shares = shares.unflatten(1, size)
-        words = upsample(balanced(shares, config.balance), pixels)
-        share = words / words.sum(0, keepdim=True).clamp(min=1e-8)
-        if region is not None:
-            share = region_means(region, share)[region].permute(2, 0, 1)
-            words = F.one_hot(vote(region, words), len(words)).permute(2, 0, 1).float()
-        found.append(_chosen(words, share, image, size, config))
-    return found
+    decided = STRATEGIES[config.method](maps, pixels, config)
+    return [_chosen(words, share, image, size, config) for words, share in decided]
 
 
 def _chosen(
     words: Tensor, share: Tensor, image: Tensor, size: Size, config: SegmentationConfig
 ) -> Segmentation:
-    """Where each of a concept, things and background wins by their maps [3, H, W], fitted to the picture;
-    share: the same, of 1."""
+    """Where each of a concept, things and background wins by what a strategy says, fitted to the picture."""
     if config.guide:
         radius = max(1, round(config.guide * image.shape[1] / size[0]))
         words, share = guided_filter(torch.cat([words, share]), image.float(), radius).split(len(words))

@@ -1,5 +1,4 @@
-"""Objects before words: heads that tell things apart, cuts along them, the loop that names what is
-found."""
+"""Objects before words: cuts along attention, outlines, the loop that names what is found."""
 
 from __future__ import annotations
 
@@ -8,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from attention_blocks import blocks
 from color_words import BALL, CUBE, MEANS, SMALL_BALL, ColorWords, Scripted, box, keys, scene
 from torch import Tensor
 
@@ -26,7 +26,6 @@ from ice_core.localization.segmentation import (
     find_objects,
 )
 from ice_core.localization.segmentation.cuts import normalized_cuts
-from ice_core.localization.segmentation.heads import affinity, clusterability
 from ice_core.localization.segmentation.outlines import walked
 
 CONFIG = LocalizationConfig(
@@ -34,13 +33,6 @@ CONFIG = LocalizationConfig(
     segmentation=SegmentationConfig(timestep=20, guide=0),
 )
 TOUCHING = ("cube", 16, 48, 64, 88)
-
-
-def blocks(*sizes: int, leak: float = 0.0) -> Tensor:
-    """Row-stochastic attention that stays within blocks, but for a share that looks everywhere."""
-    inside = torch.block_diag(*(torch.full((n, n), 1 / n) for n in sizes))
-    count = len(inside)
-    return (1 - leak) * inside + leak / count
 
 
 def run(
@@ -51,24 +43,6 @@ def run(
 
 def found(image: Tensor, config: ObjectsConfig = CONFIG.objects) -> tuple[Tensor, ...]:
     return find_objects(ColorWords(), image, config, torch.Generator().manual_seed(0)).masks
-
-
-def test_a_head_counts_by_the_parts_that_it_keeps_apart() -> None:
-    assert clusterability(blocks(12)) == pytest.approx(0, abs=1e-5)
-    assert clusterability(blocks(5, 4, 3)) == pytest.approx(2, abs=1e-5)
-    # Eigenvalues of the leaking one: 1, and 1 - leak once less than there are parts.
-    assert clusterability(blocks(6, 6, leak=0.1)) == pytest.approx(0.9**8, abs=1e-4)
-
-
-def test_heads_are_weighed_by_what_they_keep_apart() -> None:
-    apart, nowhere = blocks(4, 4), blocks(8)
-    bonds = affinity([nowhere, apart, nowhere])
-    assert torch.equal(bonds, bonds.T)
-    torch.testing.assert_close(bonds, apart, atol=1e-4, rtol=0)
-
-
-def test_a_picture_of_heads_that_tell_nothing_has_an_affinity_all_the_same() -> None:
-    torch.testing.assert_close(affinity([blocks(8), blocks(8)]), blocks(8))
 
 
 def test_cuts_find_every_part_and_stop_there() -> None:
@@ -270,6 +244,11 @@ def test_a_given_word_that_owns_no_object_has_its_own_place(monkeypatch: pytest.
 def test_settings_out_of_range_are_refused(setting: str, value: float) -> None:
     with pytest.raises(IceError, match=f"objects {setting} is {value}"):
         ObjectsConfig(**{setting: value})  # type: ignore[arg-type]
+
+
+def test_an_unknown_affinity_is_refused() -> None:
+    with pytest.raises(IceError, match="unknown affinity 'guess'"):
+        ObjectsConfig(affinity="guess")  # type: ignore[arg-type]
 
 
 def test_an_unknown_strategy_is_refused() -> None:

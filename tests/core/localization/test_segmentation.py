@@ -19,8 +19,12 @@ from ice_core.localization.segmentation import (
     segment,
     segment_words,
 )
-from ice_core.localization.segmentation.clustering import (
-    aggregate,
+from ice_core.localization.segmentation.grids import aggregate
+from ice_core.localization.segmentation.guided import guided_filter
+from ice_core.localization.segmentation.labels import balanced, region_means, vote, word_shares
+from ice_core.localization.segmentation.maps import AttentionMaps, attention_maps, encode_views
+from ice_core.localization.segmentation.segmentor import MOST_PIECES, segment_maps
+from ice_core.localization.segmentation.strategies.clusters import (
     anchor_positions,
     argmax_map,
     kmeans,
@@ -28,10 +32,7 @@ from ice_core.localization.segmentation.clustering import (
     regions,
     symmetric_kl,
 )
-from ice_core.localization.segmentation.labels import balanced, region_means, vote, word_shares
-from ice_core.localization.segmentation.maps import AttentionMaps, attention_maps, encode_views
-from ice_core.localization.segmentation.refine import guided_filter, propagate
-from ice_core.localization.segmentation.segmentor import MOST_PIECES, segment_maps
+from ice_core.localization.segmentation.strategies.propagation import propagate
 
 
 def rng(seed: int = 0) -> torch.Generator:

@@ -1,25 +1,10 @@
-"""Word maps made sharper without training: by self-attention, and by the picture's own edges."""
+"""Maps that follow the edges of a picture."""
 
 from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-
-
-def propagate(maps: Tensor, attention: Tensor, power: int, sharpness: float = 1.0) -> Tensor:
-    """Spread maps [W, P] along row-stochastic self-attention [P, P], `power` times.
-
-    Every position takes the mean of the positions it attends to (DiffSegmenter, arXiv 2309.02773,
-    equation 6; iterated and with more decided attention: iSeg, arXiv 2409.03209). sharpness: exponent
-    of the attention before its rows are normalised again.
-    """
-    if sharpness != 1:
-        attention = (attention / attention.amax(1, keepdim=True)).pow(sharpness)
-        attention = attention / attention.sum(1, keepdim=True)
-    for _ in range(power):
-        maps = maps @ attention.T
-    return maps
 
 
 def guided_filter(maps: Tensor, guide: Tensor, radius: int, eps: float = 1e-3) -> Tensor:

@@ -1,49 +1,25 @@
-"""Regions of similar self-attention.
+"""Regions of similar self-attention, each of which takes the word it attends to most: the paper's own.
 
-DiffSeg: Tian et al., "Diffuse, Attend, and Segment: Unsupervised Zero-Shot Segmentation using Stable
-Diffusion", CVPR 2024, arXiv 2308.12469.
+Cendra and Han, "ICE", CVPR 2025, arXiv 2503.19902, section 3.1, by the clustering of DiffSeg: Tian et al.,
+"Diffuse, Attend, and Segment: Unsupervised Zero-Shot Segmentation using Stable Diffusion", CVPR 2024, arXiv
+2308.12469.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ice_core.localization.segmentation.config import SegmentationConfig
+from ice_core.localization.segmentation.grids import aggregate, largest, upsample
+from ice_core.localization.segmentation.labels import balanced, each_concept, region_means, vote
+from ice_core.localization.segmentation.maps import AttentionMaps
 from ice_core.model.attention import Size
 
 _LEAST = 1e-10
-
-
-def largest(sizes: Mapping[Size, Tensor]) -> Size:
-    """The size (height, width) of most positions."""
-    return max(sizes, key=lambda size: size[0] * size[1])
-
-
-def upsample(maps: Tensor, size: Size) -> Tensor:
-    """[N, h, w] -> [N, *size], bilinear."""
-    return F.interpolate(maps[None], size=size, mode="bilinear", align_corners=False)[0]
-
-
-def aggregate(self_attention: Mapping[Size, Tensor]) -> Tensor:
-    """One distribution per position of the largest size: [P, P], every row sums to 1.
-
-    self_attention: {(h, w): [h*w, h*w]}. Section 3.2: keys are upsampled, queries repeated, sizes
-    weighted in proportion to their side.
-    """
-    height, width = largest(self_attention)
-    total = torch.zeros(height * width, height * width, device=next(iter(self_attention.values())).device)
-    sides = sum(h for h, _ in self_attention)
-    for (h, w), attention in self_attention.items():
-        keys = upsample(attention.float().unflatten(1, (h, w)), (height, width)).flatten(1)
-        keys *= h / sides / keys.sum(1, keepdim=True)
-        rows = torch.arange(height, device=keys.device) * h // height
-        columns = torch.arange(width, device=keys.device) * w // width
-        total += keys[(rows[:, None] * w + columns).flatten()]
-    return total
 
 
 def symmetric_kl(p: Tensor, q: Tensor) -> Tensor:
@@ -121,3 +97,16 @@ def regions(attention: Tensor, size: Size, pixels: Size, config: SegmentationCon
     proposals = merge(attention, anchors, config.tau, config.rounds)
     proposals = kmeans(attention, proposals, config.kmeans)
     return argmax_map(proposals.unflatten(1, size), pixels)
+
+
+def by_clusters(
+    maps: AttentionMaps, pixels: Size, config: SegmentationConfig
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """For each concept: the word that won each region, as ones of [3, H, W], and the words' shares there."""
+    size = largest(maps.words)
+    region = regions(aggregate(maps.self_attention), size, pixels, config)
+    for shares in each_concept(maps.words, size):
+        words = upsample(balanced(shares, config.balance), pixels)
+        share = words / words.sum(0, keepdim=True).clamp(min=_LEAST)
+        won = F.one_hot(vote(region, words), len(words)).permute(2, 0, 1).float()
+        yield won, region_means(region, share)[region].permute(2, 0, 1)

@@ -1,4 +1,4 @@
-"""One affinity between the places of a picture, from the self-attention heads that tell things apart.
+"""Heads that tell things apart count most (ours).
 
 Most heads look at what is near or alike; a few keep to the thing they are on. Which ones do can be read off
 a head alone: a random walk along its attention forgets where it started unless the head has parts that
@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from torch import Tensor
+
+from ice_core.localization.segmentation.affinities.average import average, symmetric
 
 _SQUARINGS = 2
 """A^4 after two; the trace of its square sums the eighth powers of the eigenvalues."""
@@ -27,12 +29,6 @@ def clusterability(attention: Tensor) -> float:
     return max(float((power * power.T).sum()) - 1, 0.0)
 
 
-def affinity(heads: Iterable[Tensor]) -> Tensor:
+def by_clusterability(heads: Iterable[Tensor]) -> Tensor:
     """Symmetric affinity [P, P] >= 0: the mean of heads [P, P] by their clusterability."""
-    total, weights = None, 0.0
-    for head in heads:
-        weight = clusterability(head) + _LEAST
-        total = head * weight if total is None else total.add_(head, alpha=weight)
-        weights += weight
-    assert total is not None, "a pass that recorded self-attention has heads"
-    return (total + total.T) / (2 * weights)
+    return symmetric(average(heads, lambda head: clusterability(head) + _LEAST))
