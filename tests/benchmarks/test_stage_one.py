@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import growth, retrieval
+from benchmarks import attention, growth, retrieval
+from ice_core.world.bundled import MODEL_FILE
 
 
 def test_both_solvers_reach_the_same_objective(tmp_path: Path) -> None:
@@ -54,3 +55,21 @@ def test_a_size_that_cannot_be_is_refused(
     with pytest.raises(SystemExit):
         growth.main(["--sizes", size, "--out", str(tmp_path / "growth.json")])
     assert repr(size) in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not MODEL_FILE.is_file(), reason="the bundled weights are not there")
+def test_ways_of_reading_attention_are_compared_on_other_scenes_than_they_are_chosen_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attention, "CUTS", (0.31,))
+    monkeypatch.setattr(attention, "SPREAD", (0, 2))
+    out = tmp_path / "attention.json"
+    options = ["--scenes", "1", "--choose-on", "5", "--markdown", "--out", str(out)]
+    assert attention.main(options) == 0
+    report = json.loads(out.read_text(encoding="utf-8"))
+    assert set(report["objects"]) == {"clusterability", "mean", "chains", "walks"}
+    assert report["objects"]["clusterability"]["mean_iou"] > 0.5
+    assert report["words"]["spread 0 times"]["objects"] >= 1
+    assert "| objects: chains | " in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        attention.main([*options, "--seed", "5"])
