@@ -18,6 +18,7 @@ from ice_core.localization.segmentation import (
     Segmentation,
     check_picture,
     contrast,
+    encode_views,
     find_objects,
     redrawn,
     segment_words,
@@ -49,10 +50,14 @@ def concepts_from_labels(
     check_picture(image, backbone.multiple)
     image = image.detach().float().cpu().clamp(0, 1)
     labels = list(dict.fromkeys(_check_labels(labels)))
+    views = encode_views(backbone, image, config.segmentation.flip)
     objects: tuple[Tensor, ...] = ()
     if config.strategy == "objects":
-        objects = find_objects(backbone, image, config.objects, generator, config.min_area, config.neck).masks
-    seen = segment_words(backbone, image, labels, config.segmentation, generator)
+        found = find_objects(
+            backbone, image, config.objects, generator, config.min_area, config.neck, views[:1]
+        )
+        objects = found.masks
+    seen = segment_words(backbone, image, labels, config.segmentation, generator, views)
     places = dict(zip(labels, seen, strict=True))
     if towers is None or not objects:
         owners = [_standing_out(mask, places) for mask in objects]
@@ -64,16 +69,14 @@ def concepts_from_labels(
         own = [mask for mask, owner in zip(objects, owners, strict=True) if owner == label]
         for mask in own:
             key = unique_key(label, {concept.key for concept in result.concepts})
-            found: tuple[Concept, ...] = (
-                Concept(key, label, mask, contrast(place.relevance, mask, ~place.mask & ~mask)),
-            )
-            result = extend(result, found, place.background)
+            score = contrast(place.relevance, mask, ~place.mask & ~mask)
+            result = extend(result, (Concept(key, label, mask, score),), place.background)
     for label, place in places.items():
         if label not in owners:
             # The user says that the word is there: what an earlier word took for background may hold it.
             taken = explained(ConceptSet(image, result.concepts, torch.zeros_like(result.background)))
-            found = new_concepts(result, label, place, taken, config)
-            result = extend(result, found, place.background)
+            own_place = new_concepts(result, label, place, taken, config)
+            result = extend(result, own_place, place.background)
     return result
 
 

@@ -3,6 +3,7 @@ the diffusion model itself."""
 
 from ice_core.localization.segmentation.components import components
 from ice_core.localization.segmentation.config import ObjectsConfig, SegmentationConfig
+from ice_core.localization.segmentation.maps import encode_views
 from ice_core.localization.segmentation.objects import Objects, find_objects
 from ice_core.localization.segmentation.outlines import redrawn
 from ice_core.localization.segmentation.segmentor import (
@@ -21,6 +22,7 @@ __all__ = [
     "check_picture",
     "components",
     "contrast",
+    "encode_views",
     "find_objects",
     "redrawn",
     "segment",

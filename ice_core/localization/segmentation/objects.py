@@ -65,14 +65,16 @@ def find_objects(
     generator: torch.Generator,
     min_area: float = 0.025,
     neck: float = 0.7,
+    latent: Tensor | None = None,
 ) -> Objects:
     """Objects of an image [3, H, W] in 0..1, each larger than `min_area` of the picture.
 
-    neck: as for `components`. generator: on the CPU. Raises IceError for what is no picture, and settings
+    neck: as for `components`. generator: on the CPU. latent: [1, C, h, w] of the image, where it is known
+    already. Raises IceError for what is no picture, and settings
     that the model cannot serve.
     """
     check_picture(image, backbone.multiple)
-    latent = encode_views(backbone, image, flip=False)
+    latent = encode_views(backbone, image, flip=False) if latent is None else latent
     seen = noised_pass(backbone, latent, [ANY_THING], config.timestep, config.draws, generator, _TO_WORDS)
     guide = image.to(backbone.device).float()
     relevance = _relevance(seen, guide, config)

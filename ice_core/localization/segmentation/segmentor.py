@@ -59,13 +59,17 @@ def segment_words(
     concepts: Sequence[str],
     config: SegmentationConfig,
     generator: torch.Generator,
+    views: Tensor | None = None,
 ) -> list[Segmentation]:
     """`segment` of several words, in one pass of the model where they have no more than `MOST_PIECES` pieces
-    together (ours). Each is compared with things and background alone: masks may overlap."""
+    together (ours). Each is compared with things and background alone: masks may overlap.
+
+    views: latents of `encode_views` by `config.flip`, where they are known already."""
     check_picture(image, backbone.multiple)
     if not all(concept.strip() for concept in concepts):
         raise IceError("cannot segment an empty word; name what to look for, for example 'ball'")
-    views, guide = encode_views(backbone, image, config.flip), image.to(backbone.device)
+    views = encode_views(backbone, image, config.flip) if views is None else views
+    guide = image.to(backbone.device)
     found: list[Segmentation] = []
     for some in _passes(backbone, concepts):
         found += segment_maps(attention_maps(backbone, views, some, config, generator), guide, config)

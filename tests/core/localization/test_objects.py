@@ -179,6 +179,19 @@ def test_given_words_own_the_objects_they_cover() -> None:
     assert not (result.background & masks_of(result).any(0)).any()
 
 
+def test_a_picture_is_encoded_once_for_its_objects_and_all_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+
+    def encode(self: ColorWords, images: Tensor) -> Tensor:
+        seen.append(len(images))
+        return plain(self, images)
+
+    plain = ColorWords.encode_image
+    monkeypatch.setattr(ColorWords, "encode_image", encode)
+    assert keys(given(scene(BALL, CUBE), "cube", "ball")) == ["cube", "ball"]
+    assert seen == [2], "the picture and its mirror image"
+
+
 def test_an_object_goes_to_the_word_that_stands_out_on_it_not_to_one_that_is_everywhere(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
