@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from quick_drawing import draw_quickly
 
 from ice_core.command_line.cli import main
 from ice_core.files.images import save_png
-from ice_core.model.sampling import SamplingConfig
 from ice_core.world.bundled import MODEL_FILE
 from ice_core.world.renderer import render
 from ice_core.world.scenes import Scene, SceneObject
@@ -75,8 +75,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "sd15.safetensors").symlink_to(MODEL_FILE)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    # Drawing takes most of the time, and the commands have no option for its steps.
-    monkeypatch.setattr(SamplingConfig.__init__, "__defaults__", (1, 1.0, 0.0, 0.0))
+    draw_quickly(monkeypatch)
     return tmp_path
 
 

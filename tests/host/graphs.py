@@ -16,7 +16,7 @@ DEMO, EXTRACT, MIX, COMPOSE, MASKS, SDXL = (
     "ICE Textual inversion, masks", "ICE Textual inversion, SDXL",
 )  # fmt: skip
 QUICK = {
-    "ICEIntrinsicTrainer": {"quality": "steps as set", "steps": 8, "preview_every": 4},
+    "ICEIntrinsicTrainer": {"quality": "steps as set", "steps": 4, "preview_every": 4},
     "KSampler": {"steps": 3},
 }
 REFINE_STEPS = 2
@@ -48,7 +48,7 @@ def demo_graph() -> Graph:
     """Workflow 1, quick, with a seed that no other test trains it with: a server takes what it has run before
     from its cache, and neither reports progress nor shows previews."""
     graph = quick(workflow_graph(DEMO))
-    graph[find(graph, "ICEIntrinsicTrainer")]["inputs"]["seed"] = 7
+    graph[find(graph, "ICEIntrinsicTrainer")]["inputs"] |= {"seed": 7, "steps": 8}
     return graph
 
 

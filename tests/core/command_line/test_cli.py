@@ -14,6 +14,7 @@ import torch
 from extractions import MARKED, scene
 from fakes import FakeBackbone
 from PIL import Image
+from quick_drawing import draw_quickly
 
 from ice_core.command_line import models
 from ice_core.command_line.cli import main
@@ -217,6 +218,7 @@ def test_the_demo_runs_end_to_end_on_the_bundled_model(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    draw_quickly(monkeypatch)
     assert main(["demo", "--seed", "1", "--steps", "4", "--out", str(tmp_path / "demo")]) == 0
     report = json.loads((tmp_path / "demo" / "report.json").read_text())
     assert report["concepts"]
