@@ -14,21 +14,15 @@ import sys
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
-from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
 
-import torch
-from concepts import FIRST_SEED, Tally, learn, score
+from concepts import FIRST_SEED, Tally, learn, models, score
 from results import write_results
 
-from ice_core.localization.retrieval.towers import ImageTextModel
-from ice_core.model.backbone import Backbone
 from ice_core.model.sampling import SamplingConfig
 from ice_core.training.config import AnchoredConfig, TrainingConfig
-from ice_core.world.bundled import load_bundled_backbone, load_bundled_towers
 from ice_core.world.scenes import INTRINSIC_AXES, sample_scene
-from tools.world.judging import Judge, load_judge
 
 STEPS = (8, 25, 50, 100, 200, 400, 800)
 ROWS = (2, 3, 4)
@@ -63,16 +57,9 @@ def variants(only: list[str] | None) -> Mapping[str, TrainingConfig]:
     return {name: config for name, config in every.items() if only is None or name in only}
 
 
-@cache
-def _models() -> tuple[Backbone, ImageTextModel, Judge]:
-    torch.set_num_threads(1)
-    backbone = load_bundled_backbone()
-    return backbone, load_bundled_towers(backbone), load_judge()
-
-
 def measure(number: int, seed: int, name: str) -> Tally:
     """What a variant reaches on the objects of one scene."""
-    backbone, towers, judge = _models()
+    backbone, towers, judge = models(1)
     scene, tally = sample_scene(FIRST_SEED + 10_000 * seed + number, "seen"), Tally()
     parts, seconds = learn(backbone, towers, scene, replace(variants([name])[name], seed=seed))
     for i, item in enumerate(scene.objects):
@@ -105,8 +92,7 @@ def main() -> None:
     with ProcessPoolExecutor(args.processes, get_context("spawn")) as pool:
         runs = [(n, args.seed, name) for n in range(args.scenes) for name in names]
         for (n, _, name), found in zip(runs, pool.map(measure, *zip(*runs, strict=True)), strict=True):
-            for figure, values in found.values.items():
-                tallies[name].values[figure] += values
+            tallies[name].extend(found)
             if name == names[-1]:
                 print(f"scene {n + 1} of {args.scenes}", file=sys.stderr, flush=True)
                 objects = len(tallies[name].values["recomposition"])

@@ -29,8 +29,11 @@ import json
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import cache
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +73,11 @@ class Tally:
     def add(self, name: str, of_one_object: Sequence[float]) -> None:
         middle = np.median if name in MEDIANS else np.mean
         self.values[name].append(float(middle(np.asarray(of_one_object, dtype=float))))
+
+    def extend(self, other: Tally) -> None:
+        """Add the objects of another."""
+        for name, values in other.values.items():
+            self.values[name] += values
 
     def figures(self) -> dict[str, object]:
         """Each figure, and its interval as `<figure>.interval`."""
@@ -193,6 +201,60 @@ def kept(path: Path, settings: Mapping[str, object]) -> dict[str, object]:
     return {name: value for name, value in before.items() if name not in ("settings", "environment")}
 
 
+@cache
+def models(threads: int) -> tuple[Backbone, ImageTextModel, Judge]:
+    """The bundled model, its towers and the judge, loaded once per process, which takes so many threads."""
+    torch.set_num_threads(threads)
+    backbone = load_bundled_backbone()
+    return backbone, load_bundled_towers(backbone), load_judge()
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is measured of every scene."""
+
+    names: tuple[str, ...]
+    seed: int
+    split: Split
+    steps: int | None
+    whole_pictures: int
+    threads: int
+
+    def training(self, method: Method) -> TrainingConfig:
+        usual = BUNDLED_STEPS if method in ("paper", "inversion") else STEPS[method]
+        steps = 0 if method == "words" else self.steps or usual
+        return TrainingConfig(INTRINSIC_AXES, steps, seed=self.seed, method=method, anchored=AnchoredConfig())
+
+    def parts(
+        self, name: str, backbone: Backbone, towers: ImageTextModel, scene: Scene
+    ) -> tuple[list[Parts], float]:
+        """Parts per object, and seconds per object that it took to come by them."""
+        if name == "ceiling":
+            return true_words(scene), 0.0
+        if name == "nothing":
+            return no_words(scene), 0.0
+        return learn(backbone, towers, scene, self.training(name))  # type: ignore[arg-type]
+
+
+def measure(job: Job, number: int) -> tuple[dict[str, Tally], int]:
+    """Figures of the objects of one scene, and how many there are."""
+    backbone, towers, judge = models(job.threads)
+    scene = sample_scene(FIRST_SEED + 10_000 * job.seed + number, job.split)
+    tallies = {name: Tally() for name in job.names}
+    for name, tally in tallies.items():
+        if name == "render":
+            for item in scene.objects:
+                floor(judge, item, scene, tally)
+            continue
+        parts, seconds = job.parts(name, backbone, towers, scene)
+        for i, item in enumerate(scene.objects):
+            if name in METHODS:
+                tally.add("seconds_per_object", [seconds])
+            draw_seed = job.seed + 1000 * number + i
+            score(backbone, judge, item, parts[i], tally, SamplingConfig(), draw_seed, job.whole_pictures)
+    return tallies, len(scene.objects)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--scenes", type=int, default=20)
@@ -201,50 +263,32 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="of every method that trains (its own number)")
     parser.add_argument("--split", choices=("seen", "held_out", "any"), default="seen")
     parser.add_argument("--whole-pictures", type=int, default=4, help="pictures per object, recomposition")
+    parser.add_argument(
+        "--processes", type=int, default=1, help="scenes at once, of equal shares of the cores"
+    )
     parser.add_argument("--keep", action="store_true", help="figures that OUT has are not measured again")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     known = kept(args.out, vars(args)) if args.keep else {}
-    backbone, judge, config = load_bundled_backbone(), load_judge(), SamplingConfig()
-    towers = load_bundled_towers(backbone)
-    split: Split = args.split
-
-    def by(method: Method) -> Callable[[Scene], tuple[list[Parts], float]]:
-        usual = BUNDLED_STEPS if method in ("paper", "inversion") else STEPS[method]
-        steps = 0 if method == "words" else args.steps or usual
-        training = TrainingConfig(
-            INTRINSIC_AXES, steps, seed=args.seed, method=method, anchored=AnchoredConfig()
-        )
-        return lambda scene: learn(backbone, towers, scene, training)
-
-    learners: dict[str, Callable[[Scene], tuple[list[Parts], float]]] = {m: by(m) for m in args.methods}
-    learners |= {
-        "ceiling": lambda scene: (true_words(scene), 0.0),
-        "nothing": lambda scene: (no_words(scene), 0.0),
-    }
-    learners = {name: learner for name, learner in learners.items() if name not in known}
-    tallies = {name: Tally() for name in (*learners, "render") if name not in known}
+    names = tuple(name for name in (*args.methods, "ceiling", "nothing", "render") if name not in known)
+    threads = max(1, torch.get_num_threads() // args.processes)
+    job = Job(names, args.seed, args.split, args.steps, args.whole_pictures, threads)
+    tallies = {name: Tally() for name in names}
     objects = 0
-    for n in range(args.scenes):
-        scene = sample_scene(FIRST_SEED + 10_000 * args.seed + n, split)
-        for name, learner in learners.items():
-            parts, seconds = learner(scene)
-            for i, item in enumerate(scene.objects):
-                if name in args.methods:
-                    tallies[name].add("seconds_per_object", [seconds])
-                draw_seed = args.seed + 1000 * n + i
-                score(backbone, judge, item, parts[i], tallies[name], config, draw_seed, args.whole_pictures)
-        for item in scene.objects if "render" in tallies else ():
-            floor(judge, item, scene, tallies["render"])
-        objects += len(scene.objects)
-        print(f"scene {n + 1} of {args.scenes}", file=sys.stderr, flush=True)
-        if known and n + 1 < args.scenes:
-            continue  # what is kept is of all scenes, and stays as it is until the rest is too
-        # After every scene: a run that is stopped leaves its figures, and says how many scenes they are of.
-        settings = vars(args) | {"scenes": n + 1, "objects": objects}
-        settings["methods"] = [name for name in METHODS if name in known or name in args.methods]
-        del settings["out"], settings["keep"]
-        write_results(args.out, known | {name: t.figures() for name, t in tallies.items()}, settings)
+    with ProcessPoolExecutor(args.processes, get_context("spawn")) as pool:
+        every = pool.map(measure, [job] * args.scenes, range(args.scenes))
+        for n, (found, count) in enumerate(every):
+            for name, tally in found.items():
+                tallies[name].extend(tally)
+            objects += count
+            print(f"scene {n + 1} of {args.scenes}", file=sys.stderr, flush=True)
+            if known and n + 1 < args.scenes:
+                continue  # what is kept is of all scenes, and stays as it is until the rest is too
+            # A run that is stopped leaves its figures, and says how many scenes they are of.
+            settings = vars(args) | {"scenes": n + 1, "objects": objects}
+            settings["methods"] = [name for name in METHODS if name in known or name in args.methods]
+            del settings["out"], settings["keep"]
+            write_results(args.out, known | {name: t.figures() for name, t in tallies.items()}, settings)
 
 
 if __name__ == "__main__":
