@@ -1,12 +1,16 @@
-"""What `benchmarks/concepts.py` keeps of an earlier run."""
+"""What `benchmarks/concepts.py` keeps of an earlier run, and how it puts scenes together."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from concepts import kept
+from concepts import Job, Tally, kept
+
+from ice_core.run.defaults import BUNDLED_STEPS
+from ice_core.training.config import STEPS
 
 SETTINGS = {"seed": 13, "scenes": 20, "steps": None, "split": "seen", "whole_pictures": 2}
 
@@ -27,3 +31,21 @@ def test_figures_of_other_scenes_or_steps_are_not_mixed_with_them(
     path.write_text(json.dumps({"settings": SETTINGS | {name: other}, "environment": {}}))
     with pytest.raises(ValueError, match=f"are of {name} {other}, not {SETTINGS[name]}"):
         kept(path, SETTINGS)
+
+
+def test_objects_of_several_scenes_make_one_figure() -> None:
+    first, second = Tally(), Tally()
+    first.add("shade_error", [1.0, 2.0, 9.0])
+    second.add("shade_error", [4.0])
+    second.add("recomposition", [0.5, 1.0])
+    first.extend(second)
+    assert first.values == {"shade_error": [2.0, 4.0], "recomposition": [0.75]}
+    assert first.figures()["shade_error"] == 3.0
+
+
+def test_a_job_trains_each_method_in_its_own_number_of_steps() -> None:
+    job = Job(("anchored",), 3, "seen", None, 2, 1)
+    assert job.training("words").steps == 0
+    assert job.training("anchored").steps == STEPS["anchored"]
+    assert job.training("paper").steps == BUNDLED_STEPS
+    assert replace(job, steps=5).training("paper").steps == 5
