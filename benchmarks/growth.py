@@ -158,7 +158,7 @@ def plot(figures: dict[str, Any]) -> Any:
         axes[1][column].set_xlabel({"picture": "megapixels", "words": "words looked for"}.get(kind, kind))
         for row, label in enumerate(("seconds of one core", "GiB beyond what was held")):
             axes[row][column].set_ylabel(label)
-            axes[row][column].set_ylim(bottom=0)
+            axes[row][column].set_ylim(0, 1.05 * axes[row][column].get_ylim()[1])
     if figures["picture"]:
         axes[0][0].legend()
     buffer = io.BytesIO()
