@@ -23,7 +23,7 @@ from results import write_results
 from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor
 
-from ice_core.world.scenes import SceneObject, demo_scene
+from ice_core.world.scenes import SceneObject, sample_scene
 from tools.comfy_client import Client, Graph
 from tools.comfy_host import PACK, find_hosts, running
 from tools.workflow_designs import DEMO_SEED
@@ -71,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     graph: Graph = json.loads(WORKFLOW.read_text(encoding="utf-8"))
     (saving,) = [id_ for id_, node in graph.items() if node["class_type"] == "SaveImage"]
-    judge, wanted = load_judge(), wanted_of(demo_scene(DEMO_SEED, 2).objects)
+    judge, wanted = load_judge(), wanted_of(sample_scene(DEMO_SEED, count=2).objects)
     seen: list[list[dict[str, bool]]] = []
     seconds: list[float] = []
     with tempfile.TemporaryDirectory() as folder, running(hosts[-1], Path(folder)) as server:

@@ -6,7 +6,7 @@ import torch
 from comfy_api.latest import io, ui
 
 from ice_core.world.renderer import render
-from ice_core.world.scenes import MAX_OBJECTS, demo_scene
+from ice_core.world.scenes import MAX_OBJECTS, sample_scene
 
 from .types import schema
 
@@ -76,7 +76,7 @@ class DemoScene(io.ComfyNode):
 
     @classmethod
     def execute(cls, seed: int, objects: int) -> io.NodeOutput:
-        scene = demo_scene(seed, objects)
+        scene = sample_scene(seed, count=objects)
         rendered = render([scene])
         masks = rendered.masks[0, :objects].to(torch.float32)
         image = rendered.images.movedim(1, -1)

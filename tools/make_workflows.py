@@ -24,7 +24,7 @@ from PIL import Image
 
 from ice_core.files.images import to_pil
 from ice_core.world.renderer import render
-from ice_core.world.scenes import demo_scene
+from ice_core.world.scenes import sample_scene
 from tools.comfy_client import Client
 from tools.comfy_host import PACK, Server, find_hosts, running
 from tools.workflow_blueprints import BLUEPRINTS, blueprint
@@ -114,7 +114,7 @@ def put_stand_ins(server: Server) -> None:
 
 def stand_in() -> Image.Image:
     """A scene of the demo's world in the place of a photograph, transparent where its first object is."""
-    rendered = render([demo_scene(DEMO_SEED, 2)])
+    rendered = render([sample_scene(DEMO_SEED, count=2)])
     picture = to_pil(rendered.images[0])
     picture.putalpha(to_pil(1 - rendered.masks[0, 0].float()).convert("L"))
     return picture

@@ -61,9 +61,9 @@ def demo(arguments: argparse.Namespace) -> None:
     from ice_core.api import load_retriever, reading_towers
     from ice_core.run import pipeline
     from ice_core.world.renderer import render
-    from ice_core.world.scenes import demo_scene
+    from ice_core.world.scenes import sample_scene
 
-    scene = demo_scene(seed, 2)
+    scene = sample_scene(seed, count=2)
     objects = " and ".join(f"a {o.color} {o.pattern} {o.material} {o.kind}" for o in scene.objects)
     print(f"the scene: {objects} on {scene.ground}", flush=True)
     image = render([scene]).images[0]

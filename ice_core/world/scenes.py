@@ -9,10 +9,10 @@ roughness, which no word says exactly.
 from __future__ import annotations
 
 import hashlib
-import itertools
 import math
 from dataclasses import dataclass
 from functools import cache
+from itertools import product
 from typing import Literal
 
 import torch
@@ -54,8 +54,6 @@ EXTREMES = {"width": ("narrow", "wide"), "finish": ("shiny", "matte")}
 """Words for the ends of two ranges that no value names; said of the outer thirds of a range."""
 ROUGH_MATERIALS = ("metal", "rubber")
 _SAID_FROM = 0.4
-_TRIED_AFTER = 1009
-"""A seed whose scene does not do is followed by the one that is so much larger."""
 
 Split = Literal["seen", "held_out", "any"]
 Attributes = tuple[str, str, str, str]
@@ -151,7 +149,7 @@ def is_held_out(attributes: Attributes) -> bool:
 @cache
 def combinations(split: Split) -> tuple[Attributes, ...]:
     """All attribute combinations of a split, in a fixed order."""
-    every = [(k, c, m, p) for k, c, m, p in itertools.product(*AXES.values())]
+    every = [(k, c, m, p) for k, c, m, p in product(*AXES.values())]
     if split == "any":
         return tuple(every)
     return tuple(a for a in every if is_held_out(a) == (split == "held_out"))
@@ -193,19 +191,6 @@ def sample_scene(seed: int, split: Split = "seen", count: int | None = None, bet
         camera_elevation=uniform(0.58, 0.72),
         camera_distance=uniform(7.7, 8.3),
     )
-
-
-def demo_scene(seed: int, count: int) -> Scene:
-    """A scene to show the work on: its objects (1 to 3) are of different kinds, since what goes from one ball
-    to another is hard to see. `sample_scene` of the seed, or of one that follows from it.
-
-    Raises IceError for another number of objects.
-    """
-    for tried in itertools.count():
-        scene = sample_scene(seed + tried * _TRIED_AFTER, count=count)
-        if len({item.kind for item in scene.objects}) == count:
-            break
-    return scene
 
 
 def _object(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from demo_composition import agreements, summary, wanted_of, with_seed
 
-from ice_core.world.scenes import demo_scene
+from ice_core.world.scenes import sample_scene
 from tools.workflow_designs import DEMO_PROMPT, DEMO_SEED
 
 
@@ -29,7 +29,7 @@ def test_a_seed_agrees_where_half_of_its_pictures_are_right() -> None:
 
 
 def test_what_is_wanted_is_what_the_workflow_s_prompt_names() -> None:
-    scene = demo_scene(DEMO_SEED, 2)
+    scene = sample_scene(DEMO_SEED, count=2)
     wanted = wanted_of(scene.objects)
     assert wanted["kind"] == "cube"
     assert "{cone.color} {cone.material} {cube.object}" in DEMO_PROMPT

@@ -21,7 +21,6 @@ from ice_core.world.scenes import (
     Scene,
     SceneObject,
     combinations,
-    demo_scene,
     is_held_out,
     sample_scene,
 )
@@ -46,20 +45,7 @@ def test_scene_holds_as_many_objects_as_asked(count: int):
     assert all(len(sample_scene(i, count=count).objects) == count for i in range(20))
 
 
-@pytest.mark.parametrize("count", [1, 2, 3])
-def test_a_scene_to_show_the_work_on_has_no_two_of_a_kind(count: int):
-    for seed in range(20):
-        scene = demo_scene(seed, count)
-        kinds = [item.kind for item in scene.objects]
-        assert len(set(kinds)) == len(kinds) == count
-        drawn = sample_scene(seed, count=count)
-        if len({item.kind for item in drawn.objects}) == count:
-            assert scene == drawn, "a seed that does keeps its scene"
-
-
 def test_impossible_count_is_refused():
-    with pytest.raises(IceError, match="1 to 3"):
-        demo_scene(0, 4)
     with pytest.raises(IceError, match="1 to 3"):
         sample_scene(0, count=4)
 
