@@ -70,8 +70,7 @@ def find_objects(
     """Objects of an image [3, H, W] in 0..1, each larger than `min_area` of the picture.
 
     neck: as for `components`. generator: on the CPU. latent: [1, C, h, w] of the image, where it is known
-    already. Raises IceError for what is no picture, and settings
-    that the model cannot serve.
+    already. Raises IceError for what is no picture, and settings that the model cannot serve.
     """
     check_picture(image, backbone.multiple)
     latent = encode_views(backbone, image, flip=False) if latent is None else latent

@@ -64,7 +64,8 @@ def segment_words(
     """`segment` of several words, in one pass of the model where they have no more than `MOST_PIECES` pieces
     together (ours). Each is compared with things and background alone: masks may overlap.
 
-    views: latents of `encode_views` by `config.flip`, where they are known already."""
+    views: latents of `encode_views` by `config.flip`, where they are known already.
+    """
     check_picture(image, backbone.multiple)
     if not all(concept.strip() for concept in concepts):
         raise IceError("cannot segment an empty word; name what to look for, for example 'ball'")

@@ -6,7 +6,7 @@ import pytest
 import torch
 from attention_blocks import blocks
 
-from ice_core.localization.segmentation.affinities import AFFINITIES
+from ice_core.localization.segmentation.affinities import AFFINITIES, Affinity
 from ice_core.localization.segmentation.affinities.chains import second_eigenvalue, two_bounces
 from ice_core.localization.segmentation.affinities.clusterability import by_clusterability, clusterability
 from ice_core.localization.segmentation.affinities.walks import by_walks
@@ -32,9 +32,9 @@ def test_the_second_eigenvalue_is_that_of_a_dense_solver() -> None:
 
 
 @pytest.mark.parametrize("weighed", [by_clusterability, two_bounces])
-def test_heads_are_weighed_by_what_they_keep_apart(weighed: object) -> None:
+def test_heads_are_weighed_by_what_they_keep_apart(weighed: Affinity) -> None:
     apart, nowhere = blocks(4, 4), blocks(8)
-    bonds = weighed([nowhere, apart, nowhere])  # type: ignore[operator]
+    bonds = weighed([nowhere, apart, nowhere])
     torch.testing.assert_close(bonds, apart, atol=1e-4, rtol=0)
 
 

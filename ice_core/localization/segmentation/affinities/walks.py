@@ -13,7 +13,7 @@ from collections.abc import Iterable
 import torch.nn.functional as F
 from torch import Tensor
 
-from ice_core.localization.segmentation.affinities.average import average
+from ice_core.localization.segmentation.affinities.average import average, symmetric
 
 _SQUARINGS = 1
 """Walks of two steps."""
@@ -25,4 +25,4 @@ def by_walks(heads: Iterable[Tensor]) -> Tensor:
     for _ in range(_SQUARINGS):
         ends = ends @ ends
     ends = F.normalize(ends, dim=1)
-    return ends @ ends.T
+    return symmetric(ends @ ends.T)
