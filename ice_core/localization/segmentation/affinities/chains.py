@@ -26,7 +26,7 @@ def second_eigenvalue(attention: Tensor) -> float:
     steady = attention.new_full((len(attention),), 1 / len(attention))
     for _ in range(_ROUNDS):
         steady = steady @ attention
-    # Of every frequency, so that hardly any eigenvector is missing; the same in every run and on every device.
+    # Of every frequency, so that hardly any eigenvector is missing; the same in every run.
     vector = torch.linspace(-1, 1, len(attention), device=attention.device, dtype=attention.dtype)
     vector = vector + torch.sin(vector * 12.9898 * len(attention))
     growth = []
