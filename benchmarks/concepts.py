@@ -3,7 +3,9 @@
     python benchmarks/concepts.py --scenes 20 --seed 1 --out benchmarks/results/concepts.json
 
 For every object of every scene (true masks and labels, properties read as by default, so that Stage Two
-is measured alone), under a key per method, and `ceiling`: the true words; `nothing`: no token at all:
+is measured alone), under a key per method, and `ceiling`: the true words; `mixtures`: the mixtures of words
+that the bundled model was taught for just this paint, finish and width of pattern, which is the most that it
+understands of a shade; `nothing`: no token at all:
 - transfer.<axis>: pictures of "a photo of a <axis token> <other kind>" in which the judge sees the
   source's value of that axis;
 - leakage.<axis>: in the same pictures, the share of the source's *other* attributes (its kind and the
@@ -42,6 +44,7 @@ from results import write_results
 
 from ice_core.api import reading_for
 from ice_core.composition import described, whole
+from ice_core.concepts import as_people_write
 from ice_core.localization.given import concepts_from_masks
 from ice_core.localization.retrieval.towers import ImageTextModel
 from ice_core.model.backbone import Backbone, Prompt, Token
@@ -52,8 +55,10 @@ from ice_core.run.reading import Question, read
 from ice_core.run.settings import ExtractionSettings
 from ice_core.training.config import STEPS, AnchoredConfig, Method, TrainingConfig
 from ice_core.training.events import Finished
+from ice_core.training.mixture import mixture_of, spans
 from ice_core.training.trainer import train
 from ice_core.world.bundled import load_bundled_backbone, load_bundled_towers, world_axes
+from ice_core.world.captions import own_mixture
 from ice_core.world.colors import lab, lab_difference
 from ice_core.world.renderer import render
 from ice_core.world.scenes import AXES, INTRINSIC_AXES, Scene, SceneObject, Split, sample_scene
@@ -61,6 +66,8 @@ from tools.world.judging import Judge, load_judge
 
 FIRST_SEED = 8_000_000
 RESAMPLES = 2000
+REFERENCES = ("ceiling", "mixtures", "nothing", "render")
+"""Keys beside the methods': what their figures are to be read against."""
 MEDIANS = ("shade_error", "scale_error")
 
 
@@ -181,6 +188,21 @@ def true_words(scene: Scene) -> list[Parts]:
     ]
 
 
+def true_mixtures(backbone: Backbone, scene: Scene) -> list[Parts]:
+    parts = []
+    for item in scene.objects:
+        axes = {axis: mixed(backbone, own_mixture(item, axis)) for axis in INTRINSIC_AXES}
+        parts.append(Parts(axes, (*(axes[axis] for axis in as_people_write(INTRINSIC_AXES)), item.kind)))
+    return parts
+
+
+def mixed(backbone: Backbone, words: Sequence[tuple[str, float]]) -> Token:
+    """A token of the words' rows, mixed by weights as the bundled model was taught."""
+    names, weights = zip(*words, strict=True)
+    mixture = mixture_of(backbone, "own", names, weights, spans(backbone, ()))
+    return mixture.token(mixture.start, mixture.still())
+
+
 def no_words(scene: Scene) -> list[Parts]:
     return [Parts(dict.fromkeys(INTRINSIC_AXES), ("thing",)) for _ in scene.objects]
 
@@ -231,6 +253,8 @@ class Job:
         """Parts per object, and seconds per object that it took to come by them."""
         if name == "ceiling":
             return true_words(scene), 0.0
+        if name == "mixtures":
+            return true_mixtures(backbone, scene), 0.0
         if name == "nothing":
             return no_words(scene), 0.0
         return learn(backbone, towers, scene, self.training(name))  # type: ignore[arg-type]
@@ -270,7 +294,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     known = kept(args.out, vars(args)) if args.keep else {}
-    names = tuple(name for name in (*args.methods, "ceiling", "nothing", "render") if name not in known)
+    names = tuple(name for name in (*args.methods, *REFERENCES) if name not in known)
     threads = max(1, torch.get_num_threads() // args.processes)
     job = Job(names, args.seed, args.split, args.steps, args.whole_pictures, threads)
     tallies = {name: Tally() for name in names}

@@ -251,14 +251,23 @@ def mixed(text: Caption, scene: Scene, rng: random.Random, share: float) -> Capt
         if axis in ("color", "fine"):
             # Of a color that two plain names share, each alone says too little to be mixed.
             alone = axis == "fine" or len(item.words("color")) == 1
-            return replace(word, mix=mixture(item.paint)) if alone else word
-        degree = item.degree(_EXTREME_OF[axis])
-        if not degree:
-            return word
-        end = EXTREMES[_EXTREME_OF[axis]][degree > 0]
-        return replace(word, mix=((word.text, 1 - abs(degree) / 2), (end, abs(degree) / 2)))
+            return replace(word, mix=own_mixture(item, "color")) if alone else word
+        mix = own_mixture(item, axis)
+        return replace(word, mix=mix) if len(mix) > 1 else word
 
     return replace(text, words=tuple(map(replaced, text.words)))
+
+
+def own_mixture(item: SceneObject, axis: str) -> tuple[tuple[str, float], ...]:
+    """Words and weights (sum 1) that say an object's own color, material or pattern: its paint's place among
+    the names around it; its material with its finish, its pattern with its width."""
+    if axis == "color":
+        return mixture(item.paint)
+    degree, word = item.degree(_EXTREME_OF[axis]), item.value(axis)
+    if not degree:
+        return ((word, 1.0),)
+    end = EXTREMES[_EXTREME_OF[axis]][degree > 0]
+    return ((word, 1 - abs(degree) / 2), (end, abs(degree) / 2))
 
 
 def contradiction(true: Caption, scene: Scene, rng: random.Random) -> Caption | None:

@@ -7,10 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from concepts import Job, Tally, kept
+import torch
+from concepts import Job, Tally, kept, true_mixtures
+from fakes import FakeBackbone
 
+from ice_core.model.backbone import Token
 from ice_core.run.defaults import BUNDLED_STEPS
 from ice_core.training.config import STEPS
+from ice_core.world.scenes import PATTERN_SCALES, Scene, SceneObject
 
 SETTINGS = {"seed": 13, "scenes": 20, "steps": None, "split": "seen", "whole_pictures": 2}
 
@@ -49,3 +53,23 @@ def test_a_job_trains_each_method_in_its_own_number_of_steps() -> None:
     assert job.training("anchored").steps == STEPS["anchored"]
     assert job.training("paper").steps == BUNDLED_STEPS
     assert replace(job, steps=5).training("paper").steps == 5
+
+
+def test_true_mixtures_say_the_width_and_finish_that_an_object_has() -> None:
+    backbone = FakeBackbone()
+    wide = SceneObject(
+        "ball", "red", "rubber", "striped", 0, 0, 1, 0, scale=PATTERN_SCALES[1], roughness=0.25
+    )
+    (parts,) = true_mixtures(backbone, Scene((wide,), "sand", 0))
+    assert parts.whole == (parts.axes["pattern"], parts.axes["color"], parts.axes["material"], "ball")
+    for axis, words in (
+        ("pattern", {"striped": 0.5, "wide": 0.5}),
+        ("material", {"rubber": 0.75, "shiny": 0.25}),
+    ):
+        token = parts.axes[axis]
+        assert isinstance(token, Token)
+        for encoder, row in token.rows.items():
+            rows = [weight * backbone.word_rows(word)[encoder][0] for word, weight in words.items()]
+            wanted = torch.stack(rows).sum(0)
+            norm = sum(float(row.norm()) for row in rows)
+            torch.testing.assert_close(row[0], wanted * norm / wanted.norm())
