@@ -4,7 +4,8 @@
 
 The figures are those of `benchmarks/concepts.py`, a key per variant; `default` is the method as it ships.
 Variants learn and draw in `--processes` processes of one thread each, so that seconds are those of one core.
-With `--markdown` the table of the README is printed too.
+With `--markdown` the table of the README is printed too. With `--keep` variants that OUT has already, of the
+same scenes, are not measured again.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
-from concepts import FIRST_SEED, Tally, learn, models, score
+from concepts import FIRST_SEED, Tally, kept, learn, models, score
 from results import write_results
 
 from ice_core.model.sampling import SamplingConfig
@@ -68,10 +70,9 @@ def measure(number: int, seed: int, name: str) -> Tally:
     return tally
 
 
-def table(tallies: Mapping[str, Tally]) -> str:
+def table(every: Mapping[str, Any]) -> str:
     lines = ["| | " + " | ".join(COLUMNS) + " |", "| --- |" + " --- |" * len(COLUMNS)]
-    for name, tally in tallies.items():
-        figures = tally.figures()
+    for name, figures in every.items():
         lines.append(f"| {name} | " + " | ".join(str(figures.get(column, "")) for column in COLUMNS) + " |")
     return "\n".join(lines)
 
@@ -82,12 +83,17 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=3)
     parser.add_argument("--only", nargs="+", metavar="NAME", help="these variants alone")
     parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--keep", action="store_true", help="variants that OUT has are not measured again")
     parser.add_argument("--markdown", action="store_true")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     names = list(variants(args.only))
     if not names:
         parser.error(f"there is no variant {args.only}; there are: {', '.join(variants(None))}")
+    known = kept(args.out, vars(args), ("seed", "scenes")) if args.keep else {}
+    if not (names := [name for name in names if name not in known]):
+        parser.error(f"{args.out} has all of that")
+    figures: dict[str, Any] = dict(known)
     tallies = {name: Tally() for name in names}
     with ProcessPoolExecutor(args.processes, get_context("spawn")) as pool:
         runs = [(n, args.seed, name) for n in range(args.scenes) for name in names]
@@ -95,11 +101,14 @@ def main() -> None:
             tallies[name].extend(found)
             if name == names[-1]:
                 print(f"scene {n + 1} of {args.scenes}", file=sys.stderr, flush=True)
+                if known and n + 1 < args.scenes:
+                    continue  # what is kept is of all scenes, and stays as it is until the rest is too
                 objects = len(tallies[name].values["recomposition"])
                 settings = {"seed": args.seed, "scenes": n + 1, "objects": objects}
-                write_results(args.out, {name: t.figures() for name, t in tallies.items()}, settings)
+                figures |= {name: tally.figures() for name, tally in tallies.items()}
+                write_results(args.out, figures, settings)
     if args.markdown:
-        print(table(tallies))
+        print(table(figures))
 
 
 if __name__ == "__main__":

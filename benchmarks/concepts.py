@@ -66,6 +66,8 @@ from tools.world.judging import Judge, load_judge
 
 FIRST_SEED = 8_000_000
 RESAMPLES = 2000
+SAME_FIGURES = ("seed", "scenes", "steps", "split", "whole_pictures")
+"""Settings that figures of one file share."""
 REFERENCES = ("ceiling", "mixtures", "nothing", "render")
 """Keys beside the methods': what their figures are to be read against."""
 MEDIANS = ("shade_error", "scale_error")
@@ -207,14 +209,14 @@ def no_words(scene: Scene) -> list[Parts]:
     return [Parts(dict.fromkeys(INTRINSIC_AXES), ("thing",)) for _ in scene.objects]
 
 
-def kept(path: Path, settings: Mapping[str, object]) -> dict[str, object]:
-    """Figures of a result file by method. Raises ValueError where they are of other scenes, steps or
-    pictures."""
+def kept(path: Path, settings: Mapping[str, object], same: Sequence[str] = SAME_FIGURES) -> dict[str, object]:
+    """Figures of a result file by method. Raises ValueError where a setting in `same` was another: they are
+    of other scenes, steps or pictures."""
     try:
         before = json.loads(path.read_text())
     except FileNotFoundError:
         return {}
-    for name in ("seed", "scenes", "steps", "split", "whole_pictures"):
+    for name in same:
         if before["settings"][name] != settings[name]:
             raise ValueError(
                 f"the figures in {path} are of {name} {before['settings'][name]}, not {settings[name]}: "
