@@ -87,6 +87,7 @@ class Reading:
     fits: whether the first candidate is likely enough to be said; else the axis is left out of prompts.
     neighbors: values of the axis that shade into the first candidate, nearest first, likely or not: red has
     coral and rust, metal has none.
+    degrees: pairs of opposite words that say how much of it: narrow and wide of a pattern.
     """
 
     axis: str
@@ -94,6 +95,7 @@ class Reading:
     reader: Reader
     fits: bool = True
     neighbors: tuple[str, ...] = ()
+    degrees: tuple[tuple[str, str], ...] = ()
 
     @property
     def value(self) -> str | None:
@@ -125,8 +127,11 @@ def _reading(plain: Mapping[str, Any]) -> Reading:
         plain["reader"],
         plain["fits"],
         tuple(plain["neighbors"]),
+        tuple((low, high) for low, high in plain.get("degrees", ())),
     )
-    words = (reading.axis, reading.reader, *reading.neighbors, *(one.value for one in reading.candidates))
+    degrees = (word for pair in reading.degrees for word in pair)
+    values = (one.value for one in reading.candidates)
+    words = (reading.axis, reading.reader, *reading.neighbors, *degrees, *values)
     if not all(isinstance(word, str) for word in words) or not isinstance(reading.fits, bool):
         raise TypeError(f"a reading of {reading.axis!r} holds something else than words")
     if not all(0 <= one.weight <= 1 for one in reading.candidates):

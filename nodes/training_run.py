@@ -72,7 +72,7 @@ class Job:
         if not self.refinement.steps:
             settings.pop()
         asked = [
-            [[axis.name, *axis.values] for axis in self.asked.axes],
+            [[axis.name, *axis.values, *axis.degrees] for axis in self.asked.axes],
             self.asked.overruled,
             asdict(self.reading),
             self.asked.towers.fingerprint if self.asked.towers else "",

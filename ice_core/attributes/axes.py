@@ -12,7 +12,8 @@ from ice_core.attributes.values import Axis
 from ice_core.errors import IceError
 
 FOLDER = Path(__file__).parent / "axes"
-"""`NAME.txt` each: a first line "# what it is: where from, licence", then one value a line."""
+"""`NAME.txt` each: a first line "# what it is: where from, licence", then one value a line, and pairs of
+degrees, "narrow < wide"."""
 
 RESERVED = ("instance", "object")
 """Names of an object's other tokens, which no axis can have."""
@@ -24,7 +25,7 @@ def known_axes() -> Mapping[str, Axis]:
     axes = {}
     for path in sorted(FOLDER.glob("*.txt")):
         lines = path.read_text(encoding="utf-8").splitlines()
-        axes[path.stem] = Axis(path.stem, tuple(line for line in lines if not line.startswith("#")))
+        axes[path.stem] = _axis(path.stem, [line for line in lines if not line.startswith("#")])
     return MappingProxyType(axes)
 
 
@@ -34,7 +35,8 @@ def parse_axes(
     """Axes as a user writes them, in that order.
 
     "color" takes the values of `known` (None: `known_axes()`); "finish=matte|glossy|satin" brings its
-    own, for a known name too; a name that is unknown and brings none is a free axis. With `files`
+    own, for a known name too; a name that is unknown and brings none is a free axis. Two words with a <
+    between them are opposite degrees, "pattern=striped|dotted|narrow<wide". With `files`
     "finish=@finishes.txt" brings the values of a text file, one a line; empty lines and those that begin with
     # say nothing. Raises IceError for a name that is no plain word, is reserved or comes twice, for no or one
     or repeated values, and for a file that cannot be read.
@@ -43,7 +45,7 @@ def parse_axes(
     parts = [tuple(part.strip() for part in text.partition("=")) for text in texts]
     check_axis_names([name for name, _, _ in parts])
     return tuple(
-        Axis(name, _values(name, listed, files)) if equals else known.get(name, Axis(name))
+        _given(name, listed, files) if equals else known.get(name, Axis(name))
         for name, equals, listed in parts
     )
 
@@ -59,10 +61,19 @@ def check_axis_names(names: Sequence[str]) -> None:
             raise IceError(f"the axis {name!r} is named twice: name each axis once")
 
 
-def _values(name: str, listed: str, files: bool) -> tuple[str, ...]:
+def _axis(name: str, given: Sequence[str]) -> Axis:
+    """An axis of values and degrees as they are written."""
+    words = [" ".join(one.split()) for one in given]
+    degrees = [tuple(word.strip() for word in one.split("<", 1)) for one in words if "<" in one]
+    return Axis(name, tuple(one for one in words if "<" not in one), tuple((a, b) for a, b in degrees))
+
+
+def _given(name: str, listed: str, files: bool) -> Axis:
+    """An axis that brings its own values."""
     given = _lines(name, Path(listed[1:].strip())) if files and listed.startswith("@") else listed.split("|")
-    values = tuple(" ".join(value.split()) for value in given)
-    if values == ("",):
+    axis = _axis(name, given)
+    values = axis.values
+    if values in ((), ("",)):
         raise IceError(
             f"the axis {name!r} has no values after the =: write for example {name}=matte|glossy, or {name} "
             "alone"
@@ -72,7 +83,7 @@ def _values(name: str, listed: str, files: bool) -> tuple[str, ...]:
             f"the axis {name!r} has {values[0]!r} only, so there is nothing to choose between: name two or "
             f"more, for example {name}={values[0]}|glossy"
         )
-    return values
+    return axis
 
 
 def _lines(name: str, path: Path) -> list[str]:

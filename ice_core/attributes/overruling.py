@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from ice_core.attributes.values import Axis, Reading, Readings, said
 from ice_core.concepts import ConceptSet
@@ -27,7 +28,9 @@ def overrule(
     for (key, name), (value, text) in _parsed(texts, axes).items():
         if key not in keys:
             raise IceError(f"{text!r} names no object {key!r}; there are: {', '.join(keys) or 'none'}")
-        changed[key][name] = said(name, value) if value else Reading(name, (), "user", fits=False)
+        (axis,) = [axis for axis in axes if axis.name == name]
+        told = said(name, value) if value else Reading(name, (), "user", fits=False)
+        changed[key][name] = replace(told, degrees=axis.degrees)
     return changed
 
 

@@ -13,12 +13,20 @@ __all__ = ["Axis", "Candidate", "Reader", "Reading", "Readings", "said"]
 @dataclass(frozen=True)
 class Axis:
     """A property that objects have. name: one plain word; values: words or short phrases that a text
-    encoder knows; without any the axis is free: nothing of it can be read."""
+    encoder knows; without any the axis is free: nothing of it can be read. degrees: pairs of opposite words
+    that say how much of a value there is, narrow and wide of stripes; no object is read as one of them."""
 
     name: str
     values: tuple[str, ...] = ()
+    degrees: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
+        for low, high in self.degrees:
+            if not low.strip() or not high.strip() or low == high:
+                raise IceError(
+                    f"the axis {self.name!r} has the degrees {low!r} and {high!r}: write two opposite words, "
+                    "for example narrow<wide"
+                )
         for value in self.values:
             if not value.strip():
                 raise IceError(

@@ -182,7 +182,8 @@ def _add_learning_options(parser: argparse.ArgumentParser) -> None:
         type=_words,
         metavar="A,B",
         help="properties to learn, single words, with values of your own as finish=matte|glossy or, one a "
-        f"line in a file, finish=@FILE ({','.join(AXES)})",
+        "line in a file, finish=@FILE; fine<coarse among them are opposites between which an object may lie "
+        f"({','.join(AXES)})",
     )
     parser.add_argument(
         "--method",

@@ -1,11 +1,11 @@
 """The anchored method: tokens that start at the words read of an object and stay on their own axis (ours).
 
-Every token is a mixture of the word that was read and of its neighbors, whose weights are solved for first
-(`solving.py`), and a residual that keeps out of the other axes' words (`mixture.py`). While residuals
-are learned, each slot of the prompt holds, by chance, its token or its word, so that no token leans on
-another and each works in a sentence of words. The picture's other objects are named beside it by their words:
-a prompt that is silent about them leaves the denoiser to guess which thing is meant, and tokens then learn to
-say that instead of a shade. Where it is asked for, an anchor on pictures of other things holds tokens to
+Every token is a mixture of the word that was read, of its neighbors and of a word for its degree (narrow or
+wide), whose weights are solved for first (`solving.py`), and a residual that keeps out of the other axes'
+words (`mixture.py`). While residuals are learned, each slot of the prompt holds, by chance, its token or its
+word, so that no token leans on another and each works in a sentence of words. The picture's other objects are
+named beside it by their words: a prompt that is silent about them leaves the denoiser to guess which thing is
+meant, and tokens then learn to say that instead of a shade. Where it is asked for, an anchor on pictures of other things holds tokens to
 their words there (`off_axis.py`). A throw-away token takes in what is neither (BiCo, arXiv 2512.09824). Rates
 fall to nothing along half a cosine (Loshchilov and Hutter, arXiv 1608.03983). States are compared on a fixed
 set of noises, timesteps and templates, from the solved mixtures on; the best is kept, and training ends when

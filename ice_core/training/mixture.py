@@ -18,6 +18,8 @@ from ice_core.model.backbone import Backbone, Token
 
 _LEAST_WEIGHT = 0.02
 """Of the first word at the start, so that a mixture is never of nothing."""
+_MOST_DEGREE = 0.5
+"""Of a word that says how much: a token that is more of it than of its value would lose the value."""
 _NEGLIGIBLE = 1e-3
 """Singular values below this share of the largest are rounding."""
 
@@ -27,18 +29,30 @@ class Mixture:
     """What a token starts from.
 
     words: their rows by encoder, [k, n, D] for k words of n pieces; start: their weights [k], of sum 1;
-    forbidden: orthonormal directions [r, D] by encoder that a residual keeps out of.
+    forbidden: orthonormal directions [r, D] by encoder that a residual keeps out of; opposites: which of the
+    words are pairs, of which a mixture holds one or the other.
     """
 
     name: str
     words: Mapping[str, Tensor]
     start: Tensor
     forbidden: Mapping[str, Tensor]
+    opposites: tuple[tuple[int, int], ...] = ()
 
     @property
     def rows(self) -> int:
         """How many the token has, for every encoder."""
         return max(words.shape[1] for words in self.words.values())
+
+    def one_of_each_pair(self, weights: Tensor) -> Tensor:
+        """Weights [k] in which a pair of opposites has one that counts, at most half of all; what is left of
+        both goes to the first word."""
+        single = weights.clone()
+        for low, high in self.opposites:
+            degree = (weights[high] - weights[low]).clamp(-_MOST_DEGREE, _MOST_DEGREE)
+            single[low], single[high] = (-degree).clamp(min=0), degree.clamp(min=0)
+            single[0] += weights[low] + weights[high] - degree.abs()
+        return single
 
     def still(self) -> dict[str, Tensor]:
         """Residuals that move nothing."""
@@ -73,13 +87,23 @@ def mixture_of(
     weights: Sequence[float],
     forbidden: Mapping[str, Tensor],
     rows: int = 1,
+    degrees: Sequence[tuple[str, str]] = (),
 ) -> Mixture:
     """A mixture of the first word and of those others that have as many pieces, whose rows then match.
 
-    weights: of the words, 0 or more; rows: at least so many rows, the pieces in turn.
+    weights: of the words, 0 or more; rows: at least so many rows, the pieces in turn; degrees: pairs of
+    opposite words that it may hold besides.
     """
     pieces = [backbone.word_rows(word) for word in words]
     alike = [i for i, p in enumerate(pieces) if _lengths(p) == _lengths(pieces[0])]
+    opposites = []
+    for pair in degrees:
+        both = [backbone.word_rows(word) for word in pair]
+        if all(_lengths(p) == _lengths(pieces[0]) for p in both):
+            opposites.append((len(alike), len(alike) + 1))
+            alike += [len(pieces), len(pieces) + 1]
+            pieces += both
+    weights = [*weights, *[0.0] * (len(pieces) - len(weights))]
     device = backbone.device
     stacked = {}
     for encoder, first in pieces[0].items():
@@ -87,7 +111,7 @@ def mixture_of(
         stacked[encoder] = torch.stack([pieces[i][encoder].detach().float().to(device)[turns] for i in alike])
     start = torch.tensor([weights[i] for i in alike], device=device)
     start[0] = start[0].clamp(min=_LEAST_WEIGHT)
-    return Mixture(name, stacked, start / start.sum(), forbidden)
+    return Mixture(name, stacked, start / start.sum(), forbidden, tuple(opposites))
 
 
 def _lengths(rows: Mapping[str, Tensor]) -> list[int]:

@@ -31,7 +31,11 @@ def slots_of(
     axes = as_people_write(learnable_axes(config, of))
     words = {axis: _mixed(of[axis]) if axis in of else [] for axis in axes}
     likely = {axis: [c.value for c in of[axis].candidates] if axis in of else [] for axis in axes}
-    groups = {axis: list(dict.fromkeys(words[axis] + likely[axis])) for axis in axes}
+    degrees = {axis: of[axis].degrees if words[axis] else () for axis in axes}
+    groups = {
+        axis: list(dict.fromkeys([*words[axis], *likely[axis], *(w for pair in degrees[axis] for w in pair)]))
+        for axis in axes
+    }
     every = spans(backbone, list(groups.values()))
     slots = []
     if config.anchored.instance:
@@ -43,7 +47,7 @@ def slots_of(
         said = words[axis] or [axis]
         weights = {c.value: c.weight for c in of[axis].candidates} if words[axis] else {axis: 1.0}
         shares = [weights.get(word, 0.0) for word in said]
-        mixture = mixture_of(backbone, f"{key}.{axis}", said, shares, others, rows)
+        mixture = mixture_of(backbone, f"{key}.{axis}", said, shares, others, rows, degrees[axis])
         slots.append(Slot(mixture, said[0] if words[axis] else None))
     slots.append(Slot(mixture_of(backbone, f"{key}.object", [label], [1.0], every, rows), label))
     return tuple(slots)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -10,6 +11,7 @@ from torch import Tensor
 from ice_core.model.backbone import Token
 from ice_core.training.copies import Copies, Denoised, Denoising
 from ice_core.training.least_squares import REACH, NormalEquations, moved
+from ice_core.training.mixture import Mixture
 from ice_core.training.slots import Slot
 
 Weights = Mapping[str, Tensor]
@@ -20,7 +22,8 @@ class MixtureSolver:
     """Gathers what copies tell of the weights of every object's mixtures, and solves for them.
 
     slots: by object; beside: what its prompt says of the others. A throw-away token and what nothing was read
-    of are left out of the prompts, and a mixture of a single word stays as it is. kept: of `state`.
+    of are left out of the prompts, and a mixture of a single word stays as it is. Of two opposite words one
+    weight is solved for, by central differences: towards one is away from the other. kept: of `state`.
     """
 
     def __init__(
@@ -34,10 +37,7 @@ class MixtureSolver:
         self.mixtures = {
             key: [slot.mixture for slot in of if slot.word is not None] for key, of in slots.items()
         }
-        self.unknowns = {
-            key: [(one, word) for one in of if len(one.start) > 1 for word in range(len(one.start))]
-            for key, of in self.mixtures.items()
-        }
+        self.unknowns = {key: [way for one in of for way in _ways(one)] for key, of in self.mixtures.items()}
         self.equations = {
             key: _restored(key, len(unknowns), kept) for key, unknowns in self.unknowns.items() if unknowns
         }
@@ -67,22 +67,35 @@ class MixtureSolver:
         changes: dict[str, list[Tensor]] = {key: [] for key in copies if key in self.equations}
         for n in range(max((len(self.unknowns[key]) for key in changes), default=0)):
             some = {key: copies[key] for key in changes if n < len(self.unknowns[key])}
-            aside = self.denoising(some, {key: self._said(key, some[key], weights, n) for key in some})
+            towards = {key: self.unknowns[key][n] for key in some}
+            aside = self._aside(some, weights, {key: (way.mixture, way.word) for key, way in towards.items()})
+            pairs = {key: (way.mixture, way.away) for key, way in towards.items() if way.away is not None}
+            against = self._aside({key: some[key] for key in pairs}, weights, pairs) if pairs else {}
             for key, seen in aside.items():
-                changes[key].append((seen.output - plain[key].output) / REACH)
+                if key in against:
+                    changes[key].append((seen.output - against[key].output) / (2 * REACH))
+                else:
+                    changes[key].append((seen.output - plain[key].output) / REACH)
         return changes
 
+    def _aside(
+        self, copies: Mapping[str, Copies], weights: Weights, towards: Mapping[str, tuple[Mixture, int]]
+    ) -> dict[str, Denoised]:
+        """What is predicted with a mixture of each object moved towards a word."""
+        return self.denoising(
+            copies, {key: self._said(key, copies[key], weights, towards[key]) for key in copies}
+        )
+
     def _said(
-        self, key: str, copies: Copies, weights: Weights, n: int | None = None
+        self, key: str, copies: Copies, weights: Weights, towards: tuple[Mixture, int] | None = None
     ) -> list[list[str | Token]]:
-        """An object's prompt in its copies; n: with a mixture moved towards the word of this unknown."""
+        """An object's prompt in its copies; towards: with this mixture moved towards this word."""
         said: list[str | Token] = []
-        towards, word = (None, 0) if n is None else self.unknowns[key][n]
         for mixture in self.mixtures[key]:
             own = weights[mixture.name]
-            if mixture is towards:
+            if towards is not None and mixture is towards[0]:
                 own = own * (1 - REACH)
-                own[word] += REACH
+                own[towards[1]] += REACH
             said.append(mixture.token(own, mixture.still()))
         return [[*said, *self.beside[key]]] * len(copies.templates)
 
@@ -90,11 +103,18 @@ class MixtureSolver:
         """The weights that the copies so far ask for, of mixtures that can move; they are forgotten then."""
         solved = {}
         for key, equations in self.equations.items():
-            solution, at = equations.solution(damping), 0
-            for mixture in (one for one in self.mixtures[key] if len(one.start) > 1):
-                own = slice(at, at + len(mixture.start))
-                solved[mixture.name] = moved(weights[mixture.name], solution[own])
-                at = own.stop
+            towards: dict[str, Tensor] = {}
+            for way, share in zip(self.unknowns[key], equations.solution(damping), strict=True):
+                still = torch.zeros(len(way.mixture.start), dtype=share.dtype)
+                of = towards.setdefault(way.mixture.name, still)
+                if way.away is not None and share < 0:
+                    of[way.away] -= share
+                else:
+                    of[way.word] += share
+            for mixture in self.mixtures[key]:
+                if mixture.name in towards:
+                    shares = moved(weights[mixture.name], towards[mixture.name])
+                    solved[mixture.name] = mixture.one_of_each_pair(shares)
             self.equations[key] = NormalEquations.empty(len(equations.slope))
         return solved
 
@@ -105,6 +125,25 @@ class MixtureSolver:
             for key, equations in self.equations.items()
             for name in ("curvature", "slope")
         }
+
+
+@dataclass(frozen=True)
+class _Way:
+    """One unknown: towards a word of a mixture, or, with `away`, to one of a pair or to the other."""
+
+    mixture: Mixture
+    word: int
+    away: int | None = None
+
+
+def _ways(mixture: Mixture) -> list[_Way]:
+    """What is solved for: nothing in a mixture of one word."""
+    if len(mixture.start) < 2:
+        return []
+    paired = {word for pair in mixture.opposites for word in pair}
+    words = [word for word in range(len(mixture.start)) if word not in paired]
+    alone = [_Way(mixture, word) for word in words] if len(words) > 1 else []
+    return alone + [_Way(mixture, high, low) for low, high in mixture.opposites]
 
 
 def _restored(key: str, unknowns: int, kept: Mapping[str, Tensor]) -> NormalEquations:

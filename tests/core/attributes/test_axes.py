@@ -48,6 +48,17 @@ def test_a_name_takes_the_known_values_and_a_user_brings_others() -> None:
     assert parse_axes(["color=warm|cold"]) == (Axis("color", ("warm", "cold")),)
 
 
+def test_opposite_words_between_which_a_degree_lies_are_no_values(tmp_path: Path) -> None:
+    wanted = Axis("finish", ("matte", "satin"), (("fine", "very coarse"),))
+    assert parse_axes(["finish=matte| fine<very  coarse |satin"]) == (wanted,)
+    path = tmp_path / "finishes.txt"
+    path.write_text("matte\nfine < very coarse\nsatin\n", encoding="utf-8")
+    assert parse_axes([f"finish=@{path}"], files=True) == (wanted,)
+    assert known_axes()["pattern"].degrees == (("narrow", "wide"),)
+    assert world_axes()["pattern"].degrees == (("narrow", "wide"),)
+    assert not {"narrow", "shiny"} & {*world_axes()["pattern"].values, *world_axes()["material"].values}
+
+
 def test_values_can_be_in_a_file_where_files_may_be_read(tmp_path: Path) -> None:
     path = tmp_path / "finishes.txt"
     path.write_text("# ours, CC0\nmatte\n\n  high   gloss \nsatin\n", encoding="utf-8-sig")
@@ -80,6 +91,9 @@ def test_the_world_has_its_own_words() -> None:
         (["finish=matte"], "two or more"),
         (["finish=matte|"], "empty value"),
         (["finish=matte|matte"], "twice"),
+        (["finish=narrow<wide"], "finish=matte"),
+        (["finish=matte|glossy|<wide"], "narrow<wide"),
+        (["finish=matte|glossy|wide<wide"], "narrow<wide"),
         (["color", "color"], "twice"),
         (["two words"], "plain word"),
         ([""], "plain word"),

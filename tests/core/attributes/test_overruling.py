@@ -31,6 +31,12 @@ def test_what_no_object_could_make_good_is_refused_before_there_are_objects(text
         Question(AXES, (text,))
 
 
+def test_a_word_that_is_said_has_the_degrees_of_its_axis() -> None:
+    degrees = (("shiny", "matte"),)
+    readings = overrule({}, ["ball-0.color=red"], scene(), [Axis("color", ("red", "blue"), degrees)])
+    assert readings["ball-0"]["color"].degrees == degrees
+
+
 def test_a_word_can_be_said_where_nothing_was_read() -> None:
     readings = overrule({}, ["ball-0.color=red"], scene(), AXES)
     assert readings == {"ball-0": {"color": said("color", "red")}, "cube-1": {}}

@@ -27,9 +27,8 @@ PICTURE = jpeg_bytes(torch.rand(3, 50, 70, generator=torch.Generator().manual_se
 
 def read(base: LearnedConcepts) -> LearnedConcepts:
     """The same with something read of every object."""
-    reading = Reading(
-        "color", (Candidate("rot\u00e9", 0.75), Candidate("blue", 0.25)), "clip", True, ("rust",)
-    )
+    candidates = (Candidate("rot\u00e9", 0.75), Candidate("blue", 0.25))
+    reading = Reading("color", candidates, "clip", True, ("rust",), (("dark", "light"),))
     return replace(base, concepts=tuple(replace(c, readings={"color": reading}) for c in base.concepts))
 
 

@@ -118,50 +118,87 @@ def test_mixtures_move_in_the_first_phase_and_residuals_in_the_second() -> None:
         assert float(one.sum()) == pytest.approx(1, abs=1e-5)
 
 
-def test_the_first_solution_is_that_of_the_least_squares_problem() -> None:
-    """After the first of two steps, solved by NumPy from outputs that are computed here once more."""
-    backbone, concepts, damping = FakeBackbone(), scene("ball"), 0.3
-    anchored = AnchoredConfig(batch=3, damping=damping, evaluations=0)
-    config = dataclasses.replace(
-        CONFIG,
-        steps=2,
-        anchored=anchored,
-        templates=("a photo of a {}",),
-        flip_probability=0,
-        snapshot_every=1,
-    )
-    events = list(train(backbone, concepts, config, READINGS))
-    state = next(e.state for e in events if isinstance(e, Snapshot))
-    assert state.step == 1
-    rng = torch.Generator().manual_seed(0)
-    torch.rand(3, generator=rng)
-    places = (torch.arange(3) + torch.rand(3, generator=rng)) / 3
-    timesteps = ((anchored.earliest + (anchored.latest - anchored.earliest) * places) * 999).round().long()
-    noise = draw_noise((3, 4, 8, 8), 0, rng)
-    signal = backbone.alphas_cumprod[timesteps].view(-1, 1, 1, 1)
-    noisy = signal.sqrt() * backbone.encode_image(concepts.image[None]) + (1 - signal).sqrt() * noise
-    mixture = slots_of(backbone, "ball-0", "ball", config, READINGS)[1].mixture
-    still = {"clip_l": torch.zeros(1, 16)}
+DAMPING = 0.3
 
-    def output(weights: torch.Tensor) -> torch.Tensor:
-        parts = [mixture.token(weights, still), "metal", "ball"]
-        return backbone.predict(
-            noisy, timesteps, backbone.encode_prompts([fill("a photo of a {}", parts)] * 3)
+
+class FirstStep:
+    """The first of two steps of a training, and its copies computed here once more."""
+
+    def __init__(self, readings: Readings) -> None:
+        self.backbone, concepts = FakeBackbone(), scene("ball")
+        anchored = AnchoredConfig(batch=3, damping=DAMPING, evaluations=0)
+        config = dataclasses.replace(
+            CONFIG,
+            steps=2,
+            anchored=anchored,
+            templates=("a photo of a {}",),
+            flip_probability=0,
+            snapshot_every=1,
         )
+        events = list(train(self.backbone, concepts, config, readings))
+        self.state = next(e.state for e in events if isinstance(e, Snapshot))
+        assert self.state.step == 1
+        rng = torch.Generator().manual_seed(0)
+        torch.rand(3, generator=rng)
+        places = (torch.arange(3) + torch.rand(3, generator=rng)) / 3
+        shares = anchored.earliest + (anchored.latest - anchored.earliest) * places
+        self.timesteps = (shares * 999).round().long()
+        self.noise = draw_noise((3, 4, 8, 8), 0, rng)
+        signal = self.backbone.alphas_cumprod[self.timesteps].view(-1, 1, 1, 1)
+        latent = self.backbone.encode_image(concepts.image[None])
+        self.noisy = signal.sqrt() * latent + (1 - signal).sqrt() * self.noise
+        self.mask = prepare(self.backbone, concepts, config).subjects[0].mask[:1].expand(3, 4, 8, 8).sqrt()
+        self.slots = slots_of(self.backbone, "ball-0", "ball", config, readings)
 
-    start = torch.tensor([0.6, 0.3]) / 0.9
-    mask = prepare(backbone, concepts, config).subjects[0].mask[:1].expand(3, 4, 8, 8).sqrt()
-    plain = output(start)
-    changes = [(output(start + 0.3 * (word - start)) - plain) / 0.3 for word in torch.eye(2)]
-    table = np.stack([(mask * change).numpy().ravel() for change in changes], -1).astype(np.float64)
-    wanted = (mask * (noise - plain)).numpy().ravel().astype(np.float64)
-    weight = np.sqrt(damping * (table**2).sum(0).mean())
-    share, *_ = np.linalg.lstsq(
-        np.concatenate([table, weight * np.eye(2)]), np.append(wanted, [0, 0]), rcond=None
-    )
-    share *= min(1, 0.5 / np.abs(share).sum())
+    def output(self, place: int, weights: torch.Tensor) -> torch.Tensor:
+        """What is predicted with other weights in one place of the prompt."""
+        mixture = self.slots[place].mixture
+        parts = [slot.word for slot in self.slots]
+        said = [*parts[1:place], mixture.token(weights, mixture.still()), *parts[place + 1 :]]
+        prompts = [fill("a photo of a {}", said)] * 3
+        return self.backbone.predict(self.noisy, self.timesteps, self.backbone.encode_prompts(prompts))
+
+    def solved(self, changes: list[torch.Tensor], plain: torch.Tensor) -> np.ndarray:
+        """Shares of the changes, by NumPy."""
+        table = np.stack([(self.mask * change).numpy().ravel() for change in changes], -1).astype(np.float64)
+        wanted = (self.mask * (self.noise - plain)).numpy().ravel().astype(np.float64)
+        weight = np.sqrt(DAMPING * (table**2).sum(0).mean())
+        damped = np.concatenate([table, weight * np.eye(len(changes))])
+        share, *_ = np.linalg.lstsq(damped, np.append(wanted, [0] * len(changes)), rcond=None)
+        return share * min(1, 0.5 / np.abs(share).sum())
+
+
+def test_the_first_solution_is_that_of_the_least_squares_problem() -> None:
+    first, start = FirstStep(READINGS), torch.tensor([0.6, 0.3]) / 0.9
+    plain = first.output(1, start)
+    changes = [(first.output(1, start + 0.3 * (word - start)) - plain) / 0.3 for word in torch.eye(2)]
+    share = first.solved(changes, plain)
     expected = start.numpy() + share - start.numpy() * share.sum()
-    np.testing.assert_allclose(state.extra["values/ball-0.color/weights"], expected, atol=1e-4)
+    np.testing.assert_allclose(first.state.extra["values/ball-0.color/weights"], expected, atol=1e-4)
+
+
+def test_a_degree_is_solved_for_between_two_opposite_words() -> None:
+    metal = dataclasses.replace(said("material", "metal"), degrees=(("shiny", "matte"),))
+    first = FirstStep({"ball-0": {"color": said("color", "red"), "material": metal}})
+    start, shiny, matte = torch.eye(3)
+    torch.testing.assert_close(first.slots[2].mixture.start, start)
+    plain = first.output(2, start)
+    low, high = (first.output(2, start + 0.3 * (word - start)) for word in (shiny, matte))
+    (share,) = first.solved([(high - low) / 0.6], plain)
+    expected = [1 - abs(share), max(-share, 0), max(share, 0)]
+    np.testing.assert_allclose(first.state.extra["values/ball-0.material/weights"], expected, atol=1e-4)
+
+
+def test_of_a_pair_of_opposites_one_counts_and_never_more_than_the_word() -> None:
+    backbone = FakeBackbone()
+    degrees = [("very shiny", "dull"), ("shiny", "matte")]
+    mixture = mixture_of(backbone, "m", ["metal", "glass"], [0.9, 0.1], spans(backbone, []), 1, degrees)
+    assert mixture.opposites == ((2, 3),)
+    assert mixture.start.tolist() == pytest.approx([0.9, 0.1, 0, 0])
+    one = mixture.one_of_each_pair(torch.tensor([0.5, 0.1, 0.1, 0.3]))
+    assert one.tolist() == pytest.approx([0.7, 0.1, 0, 0.2])
+    most = mixture.one_of_each_pair(torch.tensor([0.1, 0.1, 0.8, 0.0]))
+    assert most.tolist() == pytest.approx([0.4, 0.1, 0.5, 0])
 
 
 def test_weights_that_a_picture_was_made_with_are_found() -> None:
