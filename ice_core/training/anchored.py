@@ -5,11 +5,11 @@ wide), whose weights are solved for first (`solving.py`), and a residual that ke
 words (`mixture.py`). While residuals are learned, each slot of the prompt holds, by chance, its token or its
 word, so that no token leans on another and each works in a sentence of words. The picture's other objects are
 named beside it by their words: a prompt that is silent about them leaves the denoiser to guess which thing is
-meant, and tokens then learn to say that instead of a shade. Where it is asked for, an anchor on pictures of other things holds tokens to
-their words there (`off_axis.py`). A throw-away token takes in what is neither (BiCo, arXiv 2512.09824). Rates
-fall to nothing along half a cosine (Loshchilov and Hutter, arXiv 1608.03983). States are compared on a fixed
-set of noises, timesteps and templates, from the solved mixtures on; the best is kept, and training ends when
-none has got better for a while (DVAR, arXiv 2302.04841).
+meant, and tokens then learn to say that instead of a shade. Where it is asked for, an anchor on pictures of
+other things holds tokens to their words there (`off_axis.py`). A throw-away token takes in what is neither
+(BiCo, arXiv 2512.09824). Rates fall to nothing along half a cosine (Loshchilov and Hutter, arXiv 1608.03983).
+States are compared on a fixed set of noises, timesteps and templates, from the solved mixtures on; the best
+is kept, and training ends when none has got better for a while (DVAR, arXiv 2302.04841).
 """
 
 from __future__ import annotations
