@@ -30,7 +30,7 @@ def overrule(
             raise IceError(f"{text!r} names no object {key!r}; there are: {', '.join(keys) or 'none'}")
         (axis,) = [axis for axis in axes if axis.name == name]
         told = said(name, value) if value else Reading(name, (), "user", fits=False)
-        changed[key][name] = replace(told, degrees=axis.degrees)
+        changed[key][name] = replace(told, degrees=axis.degrees_of(value) if value else ())
     return changed
 
 

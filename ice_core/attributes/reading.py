@@ -183,7 +183,7 @@ def reading_of(
     kept = tuple(Candidate(axis.values[i], weights[i].item()) for i in best)
     nearest = [i for i in around.argsort(descending=True, stable=True).tolist() if i != best[0]]
     neighbors = tuple(axis.values[i] for i in nearest[:NEIGHBORS] if around[i] >= NEIGHBORLY)
-    return Reading(axis.name, kept, reader, fits, neighbors, axis.degrees)
+    return Reading(axis.name, kept, reader, fits, neighbors, axis.degrees_of(kept[0].value))
 
 
 def nothing(axis: Axis, reader: Reader) -> Reading:

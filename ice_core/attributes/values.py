@@ -10,6 +10,10 @@ from ice_core.errors import IceError
 __all__ = ["Axis", "Candidate", "Reader", "Reading", "Readings", "said"]
 
 
+_NOTHING = ("plain", "none")
+"""Values that say that there is nothing which could have a degree."""
+
+
 @dataclass(frozen=True)
 class Axis:
     """A property that objects have. name: one plain word; values: words or short phrases that a text
@@ -34,6 +38,10 @@ class Axis:
                 )
             if self.values.count(value) > 1:
                 raise IceError(f"the axis {self.name!r} has the value {value!r} twice: name each once")
+
+    def degrees_of(self, value: str) -> tuple[tuple[str, str], ...]:
+        """The pairs between which a value may lie: none for one that says that there is nothing."""
+        return () if value in _NOTHING else self.degrees
 
     @property
     def free(self) -> bool:

@@ -32,9 +32,12 @@ def test_what_no_object_could_make_good_is_refused_before_there_are_objects(text
 
 
 def test_a_word_that_is_said_has_the_degrees_of_its_axis() -> None:
-    degrees = (("shiny", "matte"),)
-    readings = overrule({}, ["ball-0.color=red"], scene(), [Axis("color", ("red", "blue"), degrees)])
-    assert readings["ball-0"]["color"].degrees == degrees
+    degrees = (("narrow", "wide"),)
+    axis = Axis("pattern", ("plain", "striped"), degrees)
+    told = ["ball-0.pattern=striped", "cube-1.pattern=plain"]
+    readings = overrule({}, told, scene(), [axis])
+    assert readings["ball-0"]["pattern"].degrees == degrees
+    assert readings["cube-1"]["pattern"].degrees == ()
 
 
 def test_a_word_can_be_said_where_nothing_was_read() -> None:

@@ -115,6 +115,14 @@ def test_no_group_of_synonyms_fits_by_its_size_alone() -> None:
     assert reading_of(axis, torch.tensor([0.6, 0.3, 0.1]), near, "clip", 3, 0.5).fits
 
 
+@pytest.mark.parametrize(("weights", "degrees"), [([0.1, 0.9], (("narrow", "wide"),)), ([0.9, 0.1], ())])
+def test_a_reading_has_the_degrees_of_its_axis_unless_it_says_that_there_is_nothing(
+    weights: list[float], degrees: tuple[tuple[str, str], ...]
+) -> None:
+    axis = Axis("pattern", ("plain", "striped"), (("narrow", "wide"),))
+    assert reading_of(axis, torch.tensor(weights), torch.eye(2), "clip", 2, 0.5).degrees == degrees
+
+
 def test_alike_are_values_that_lie_in_one_direction() -> None:
     directions = torch.tensor([[1.0, 0, 5], [0.95, 0.1, 5], [-1, 0, 5], [0, -1, 5]])
     near = closeness(directions) > 0.7
