@@ -30,7 +30,7 @@ from full_size_models import SHAPES, random_model
 from growth import EVERYTHING
 from resident_memory import peak_above_before
 from results import write_results
-from speed import scene_concepts
+from speed import next_step, scene_concepts
 
 from ice_core.concepts import ConceptSet
 from ice_core.localization.segmentation import find_objects
@@ -38,7 +38,7 @@ from ice_core.model.backbone import Prompt
 from ice_core.standalone.backbone import StandaloneBackbone
 from ice_core.standalone.devices import dtype_named, usable_device
 from ice_core.standalone.memory import keep_freed_memory
-from ice_core.training import StepDone, TrainingConfig, train
+from ice_core.training import TrainingConfig, train
 
 CPU_SIDE = 256
 SEED = 0
@@ -102,8 +102,8 @@ def training(backbone: StandaloneBackbone, concepts: ConceptSet, steps: int) -> 
     def run() -> None:
         events = train(backbone, concepts, TrainingConfig(steps=steps, snapshot_every=10**6, method="paper"))
         while True:
-            event, spent = seconds(lambda: next(events), device)
-            if not isinstance(event, StepDone):
+            event, spent = seconds(lambda: next_step(events), device)
+            if event is None:
                 return
             times[event.phase].append((spent, seconds(bare, device)[1]))
 

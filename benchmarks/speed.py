@@ -24,7 +24,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -62,6 +62,11 @@ def timed(work: Callable[[], Any]) -> tuple[Any, Times]:
     return result, (time.process_time() - cpu, time.perf_counter() - wall)
 
 
+def next_step(events: Iterator[Any]) -> StepDone | None:
+    """The next step, past the snapshots before it; None at the end."""
+    return next((event for event in events if isinstance(event, StepDone)), None)
+
+
 def bare_pass(backbone: Backbone, size: tuple[int, int]) -> Callable[[], None]:
     """One forward and backward pass of the denoiser, gradients to the text context only."""
     height, width = (side // backbone.factor for side in size)
@@ -86,8 +91,8 @@ def measure(backbone: Backbone, concepts: ConceptSet, steps: int, warmup: int = 
     times: dict[str, list[Times]] = defaultdict(list)
     ratios: dict[str, list[float]] = defaultdict(list)
     while True:
-        event, spent = timed(lambda: next(events))
-        if not isinstance(event, StepDone):
+        event, spent = timed(lambda: next_step(events))
+        if event is None:
             break
         phase, alone = f"phase_{event.phase}", timed(bare)[1]
         times[phase].append(spent)
@@ -127,7 +132,8 @@ def rates(seed: int, steps: int, warmup: int = 2) -> dict[str, dict[str, float]]
     for start in range(0, config.steps, TURN):
         for name, stream in events.items():
             for _ in range(start, min(start + TURN, config.steps)):
-                event, spent = timed(partial(next, stream))
+                event, spent = timed(partial(next_step, stream))
+                assert event is not None
                 times[name, event.phase].append(spent)
     for stream in events.values():
         stream.close()
