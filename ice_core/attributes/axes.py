@@ -63,9 +63,9 @@ def check_axis_names(names: Sequence[str]) -> None:
 
 def _axis(name: str, given: Sequence[str]) -> Axis:
     """An axis of values and degrees as they are written."""
-    words = [" ".join(one.split()) for one in given]
-    degrees = [tuple(word.strip() for word in one.split("<", 1)) for one in words if "<" in one]
-    return Axis(name, tuple(one for one in words if "<" not in one), tuple((a, b) for a, b in degrees))
+    split = [" ".join(one.split()).partition("<") for one in given]
+    values = tuple(value for value, less, _ in split if not less)
+    return Axis(name, values, tuple((low.strip(), high.strip()) for low, less, high in split if less))
 
 
 def _given(name: str, listed: str, files: bool) -> Axis:
