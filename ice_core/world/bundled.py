@@ -92,7 +92,7 @@ def world_axes() -> Mapping[str, Axis]:
     For `parse_axes`, in place of the dictionaries of the whole language.
     """
     every = AXES | {"color": (*AXES["color"], *FINE_NAMES)}
-    # A picture tells too little of a material's finish: of six objects three were solved for right.
+    # A picture tells too little of a material's finish, and what is made of glass or wood has none.
     degrees = {"pattern": (EXTREMES["width"],)}
     return {name: Axis(name, every[name], degrees.get(name, ())) for name in INTRINSIC_AXES}
 
