@@ -1,10 +1,14 @@
-"""What the node layer costs: the same extraction by `ice extract` and by the nodes in a real ComfyUI.
+"""What the node layer costs and changes: the same extraction by `ice extract` and by the nodes in a real
+ComfyUI.
 
     python benchmarks/node_overhead.py --out benchmarks/results/node_overhead.json
 
 Compared is the work itself: the seconds of the stages that `ice extract` reports, and the seconds between a
 node's start and the next one's in the server. Starting Python and the server, and loading the model, are
 left out on both sides. Each side runs --repeats times in turn, the fastest run of each counts.
+
+`least_cosine` is the least of all rows that both sides learned, between the same row of the one and of the
+other: 1 where the nodes learn what the command does.
 
 With --clock processor both sides count what their process computes instead of the time that passes: fairer
 where other programs run beside. Set OMP_NUM_THREADS=1 with it, since threads that wait for each other count.
@@ -29,8 +33,11 @@ from typing import Any
 
 from PIL import Image
 from results import write_results
+from torch.nn.functional import cosine_similarity
 
+from ice_core.concepts import LearnedConcepts
 from ice_core.errors import IceError
+from ice_core.files.embeddings import load_concepts
 from ice_core.files.images import save_png
 from ice_core.run.defaults import METHOD, METHODS
 from ice_core.world.renderer import render
@@ -45,6 +52,8 @@ STAGES = {
 }
 """What is compared with what; the command reports reading, training and pictures apart, one node does all."""
 AXES = ("color", "material", "pattern")
+FOLDER = "ice/overhead"
+"""Below which the nodes save, a folder per run."""
 WALL, PROCESSOR = "wall", "processor"
 _ICE = {
     WALL: ("-m", "ice_core.command_line.cli"),
@@ -122,6 +131,18 @@ def node(class_type: str, **inputs: Any) -> dict[str, Any]:
     return {"class_type": class_type, "inputs": inputs}
 
 
+def least_cosine(first: LearnedConcepts, second: LearnedConcepts) -> float:
+    """Between the same rows of the same tokens. Raises IceError where one side lacks a token."""
+    if apart := first.tokens.keys() ^ second.tokens.keys():
+        raise IceError(f"one side alone learned {', '.join(sorted(apart))}")
+    pairs = [
+        (rows, second.tokens[name].rows[encoder])
+        for name, token in first.tokens.items()
+        for encoder, rows in token.rows.items()
+    ]
+    return min(float(cosine_similarity(one.double(), other.double(), -1).min()) for one, other in pairs)
+
+
 def measure(
     server: Server,
     python: str,
@@ -138,8 +159,9 @@ def measure(
     by_command, by_nodes = [], []
     for n in range(repeats):
         by_command.append(command_seconds(python, clock, picture, folder / f"command-{n}", work))
-        by_nodes.append(node_seconds(server, clock, name, work, f"ice/overhead-{n}"))
+        by_nodes.append(node_seconds(server, clock, name, work, f"{FOLDER}/{n}"))
         print(f"run {n + 1}: command {by_command[-1]}, nodes {by_nodes[-1]}", file=sys.stderr, flush=True)
+    by_both = [load_concepts(at) for at in (folder / "command-0", server.models("embeddings") / FOLDER / "0")]
     command = min(by_command, key=lambda stages: sum(stages.values()))
     nodes = min(by_nodes, key=lambda stages: sum(stages.values()))
     total, with_nodes = sum(command.values()), sum(nodes.values())
@@ -147,6 +169,7 @@ def measure(
         "command_seconds": round(total, 2),
         "node_seconds": round(with_nodes, 2),
         "overhead_percent": round(100 * (with_nodes / total - 1), 1),
+        "least_cosine": least_cosine(*by_both),
         "stages": {
             stage: {"command": round(command[stage], 2), "nodes": round(nodes[stage], 2)} for stage in STAGES
         },
